@@ -162,7 +162,25 @@ type Preprocess struct {
 	Image *Image `json:"image,omitempty"` // decode an image
 }
 
-// Image is a decoding pipeline: decode, orient by EXIF, crop, resize, grey, invert, scale, normalise, layout.
+// Image is a decoding pipeline. The stages, in this order; between them samples are real numbers
+// on the scale 0..255 and nothing is rounded:
+//
+//  1. Decode. A 16-bit sample counts as v/257; palettes are resolved; alpha is not premultiplied.
+//  2. Orient by EXIF (JPEG).
+//  3. Composite over Background where the picture has alpha: v*a + b*(1-a), a in 0..1.
+//  4. Grey when Channels is 1: 0.299 R + 0.587 G + 0.114 B. A grey picture gives three equal channels when Channels is 3.
+//  5. Decide Invert "auto": take the luma (as in 4) of every pixel of the first and the last row and column, each
+//     pixel once, sorted; the background is light when element (n-1)/2 is greater than (min+max)/2, min and max over
+//     the luma of the whole picture. A light background means invert.
+//  6. CenterContent, or the crop of Fit "cover".
+//  7. Resize to Width x Height; padding of Fit "contain" takes the lower median of the border pixels, per channel.
+//  8. Invert, if decided: v = 255 - v.
+//  9. StretchContrast.
+//  10. value = (v*Scale - Mean[c]) / Std[c], then Layout.
+//
+// Resize "area" is the exact weighted mean of the source rectangle that an output pixel covers, for shrinking
+// and for enlarging (an equal size is the identity). "bilinear" (tent) and "bicubic" (Catmull-Rom, a = -0.5) widen
+// their kernel when shrinking, so that no source pixel is lost. "nearest" takes source pixel floor((i+0.5)*source/target).
 type Image struct {
 	Width    int `json:"width"`
 	Height   int `json:"height"`
@@ -173,15 +191,20 @@ type Image struct {
 	Resize string `json:"resize,omitempty"`
 	// Fit: stretch (default), contain (pad with the background), cover (centre crop).
 	Fit string `json:"fit,omitempty"`
-	// Invert: never (default), always, auto (when the border is brighter than the middle grey).
+	// Background under transparent pixels: white (default), black, or auto: white when the mean luma of the picture
+	// weighted by alpha is below 127.5, else black, so that what is drawn stays visible.
+	Background string `json:"background,omitempty"`
+	// Invert: never (default), always, auto (when the background is light; stage 5).
 	Invert string `json:"invert,omitempty"`
-	// CenterContent crops to the content's bounding box and pads by Margin (fraction of the longer side)
-	// before resizing. Content is what differs from the background.
+	// CenterContent crops to the content's bounding box, padded by Margin (fraction of its longer side) on each side
+	// and to a square, before resizing. Content is what differs from the lower median of the border by more than
+	// a quarter of max-min.
 	CenterContent bool    `json:"center_content,omitempty"`
 	Margin        float64 `json:"margin,omitempty"`
-	// StretchContrast maps the darkest to 0 and the brightest to 255 first.
+	// StretchContrast maps the darkest sample of the resized picture to 0 and the brightest to 255, over all channels
+	// together; a picture of one value becomes 0.
 	StretchContrast bool `json:"stretch_contrast,omitempty"`
-	// value = (pixel * Scale - Mean[c]) / Std[c]; Scale 0 means 1/255.
+	// Scale 0 means 1/255. Empty Mean means 0, empty Std means 1.
 	Scale float64   `json:"scale,omitempty"`
 	Mean  []float64 `json:"mean,omitempty"`
 	Std   []float64 `json:"std,omitempty"`
