@@ -53,6 +53,10 @@ type Service struct {
 	ExtraJSON string `json:"extra_json,omitempty"`
 	// Generation grows with every change of Entries that needs other instances.
 	Generation int64 `json:"generation"`
+	// UpgradePaused keeps a running upgrade where it is; UpgradeAborted is the generation
+	// whose upgrade shall be undone.
+	UpgradePaused  bool  `json:"upgrade_paused,omitempty"`
+	UpgradeAborted int64 `json:"upgrade_aborted,omitempty"`
 	CreatedAt  int64 `json:"created_at"`
 	UpdatedAt  int64 `json:"updated_at"`
 }
@@ -192,9 +196,17 @@ type Instance struct {
 	LinkAddress string `json:"link_address,omitempty"`
 	Node        string `json:"node,omitempty"`
 	PID         int    `json:"pid,omitempty"`
-	Restarts    int    `json:"restarts,omitempty"`
-	StartedAt   int64  `json:"started_at,omitempty"`
-	ReadyAt     int64  `json:"ready_at,omitempty"`
+	// Restarts counts the predecessors of this instance that ended by themselves.
+	Restarts  int   `json:"restarts,omitempty"`
+	StartedAt int64 `json:"started_at,omitempty"`
+	ReadyAt   int64 `json:"ready_at,omitempty"`
+	// EndedAt is when the process ended; RetryAt is when a failed one is replaced.
+	EndedAt int64 `json:"ended_at,omitempty"`
+	RetryAt int64 `json:"retry_at,omitempty"`
+	// Failures in a row, without a stable time of service in between.
+	Failures int `json:"failures,omitempty"`
+	// Template identifies what the instance is made from: model, envs and specification.
+	Template string `json:"template,omitempty"`
 }
 
 // Event is one line in the story of a service.
