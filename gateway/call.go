@@ -38,7 +38,8 @@ type Out interface {
 	// Stream sends the head now and then each chunk that next returns, flushed one by one,
 	// until next returns io.EOF. Another error ends the connection without a proper end, so
 	// that the client can tell. next is called from the door's goroutine, possibly after Do returned;
-	// done is called exactly once when the stream is over.
+	// done is called exactly once when the stream is over. Until done has returned the Call and
+	// everything in it stay valid, also after Do returned: a streamed call is settled by done.
 	Stream(status int, next func() ([]byte, error), done func(err error))
 }
 
