@@ -123,3 +123,17 @@ type Revocation struct {
 	TokenID   string `json:"token_id"`
 	ExpiresAt int64  `json:"expires_at"` // ms since the epoch
 }
+
+// SigningKey is a key pair that signs tokens.
+type SigningKey struct {
+	ID        string `json:"id"`
+	PublicKey []byte `json:"public_key"` // Ed25519, 32 bytes
+	// SealedSeed is the private seed encrypted with the keyring (internal/secretbox).
+	SealedSeed []byte `json:"sealed_seed"`
+	CreatedAt  int64  `json:"created_at"` // ms since the epoch
+	// RetiredAt is when the key stopped signing; it verifies until its last token has expired.
+	RetiredAt int64 `json:"retired_at,omitempty"`
+}
+
+// Public is the part of the key that verifiers get.
+func (k *SigningKey) Public() TokenKey { return TokenKey{ID: k.ID, PublicKey: k.PublicKey} }

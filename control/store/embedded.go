@@ -1,0 +1,234 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
+)
+
+// Errors of StartEmbedded.
+var (
+	// ErrLocked means that another process uses the data directory.
+	ErrLocked = errors.New("the data directory is in use by another process")
+	// ErrDamaged means that etcd cannot read its files.
+	ErrDamaged = errors.New("the state files are damaged")
+)
+
+// EmbeddedConfig configures the etcd member inside the process.
+type EmbeddedConfig struct {
+	// Dir holds the files of etcd. It is created with mode 0700.
+	Dir string
+	// StartTimeout bounds the start; 0 means 30 s.
+	StartTimeout time.Duration
+	// QuotaBytes bounds the database; 0 means 2 GiB.
+	QuotaBytes int64
+}
+
+// Embedded is a single etcd member without listeners.
+type Embedded struct {
+	etcd   *embed.Etcd
+	client *clientv3.Client
+	lock   *os.File
+	once   sync.Once
+}
+
+// StartEmbedded starts etcd on cfg.Dir and returns when it can read and write.
+func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*Embedded, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("start embedded etcd: no directory given")
+	}
+
+	if cfg.StartTimeout <= 0 {
+		cfg.StartTimeout = 30 * time.Second
+	}
+
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start embedded etcd: %w", err)
+	}
+
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+
+	member, err := startMember(cfg, log)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+
+	e := &Embedded{etcd: member, client: v3client.New(member.Server), lock: lock}
+
+	timer := time.NewTimer(cfg.StartTimeout)
+	defer timer.Stop()
+
+	select {
+	case <-member.Server.ReadyNotify():
+		return e, nil
+	case err = <-member.Err():
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = fmt.Errorf("not ready within %v", cfg.StartTimeout)
+	}
+
+	e.Close()
+
+	return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, err)
+}
+
+// Client returns a client that calls the member directly. Close of Embedded closes it.
+func (e *Embedded) Client() *clientv3.Client { return e.client }
+
+// Failed receives an error when the member stops by itself, and is closed by Close.
+func (e *Embedded) Failed() <-chan error { return e.etcd.Err() }
+
+// Close stops the member and releases the directory. It may be called several times.
+func (e *Embedded) Close() {
+	e.once.Do(func() {
+		// The error is the cancelled context of the client itself.
+		_ = e.client.Close()
+		e.etcd.Close()
+		_ = e.lock.Close()
+	})
+}
+
+// lockDir makes sure that one process uses dir; etcd itself would wait without a word.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+
+	_ = f.Close()
+
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock %s: %w", dir, ErrLocked)
+	}
+
+	return nil, fmt.Errorf("lock %s: %w", dir, err)
+}
+
+func memberConfig(cfg EmbeddedConfig, log *slog.Logger, g *guard) *embed.Config {
+	advertised := url.URL{Scheme: "http", Host: "localhost:2380"}
+
+	c := embed.NewConfig()
+	c.Name = "sluice"
+	c.Dir = filepath.Join(cfg.Dir, "member")
+	c.ListenClientUrls, c.ListenPeerUrls = nil, nil
+	c.AdvertiseClientUrls = []url.URL{advertised}
+	c.AdvertisePeerUrls = []url.URL{advertised}
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.TickMs, c.ElectionMs = 20, 200 // a single member has nobody to wait for
+	c.AutoCompactionMode = "revision"
+	c.AutoCompactionRetention = "10000"
+	c.MaxTxnOps = 1024
+	c.MaxRequestBytes = 8 << 20
+	c.SnapshotCount = 10_000
+	c.EnableGRPCGateway = false
+
+	c.QuotaBackendBytes = cfg.QuotaBytes
+	if c.QuotaBackendBytes <= 0 {
+		c.QuotaBackendBytes = 2 << 30
+	}
+
+	logger := zap.New(&zapCore{log: log.With("part", "etcd")}, zap.WithFatalHook(g), zap.WithPanicHook(g))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
+
+	return c
+}
+
+// startMember starts etcd, and turns what etcd panics about into an error.
+func startMember(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error) {
+	if err := checkDatabase(filepath.Join(cfg.Dir, "member", "member", "snap", "db")); err != nil {
+		return nil, fmt.Errorf("start embedded etcd in %s: %w: %w", cfg.Dir, ErrDamaged, err)
+	}
+
+	g := &guard{failed: make(chan string, 1)}
+	result := make(chan startResult, 1)
+
+	go func() {
+		var r startResult
+
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("%w: %v", ErrDamaged, p)
+			}
+
+			result <- r
+		}()
+
+		r.err = ErrDamaged // unless the goroutine gets further than etcd's fatal messages
+		r.etcd, r.err = embed.StartEtcd(memberConfig(cfg, log, g))
+	}()
+
+	select {
+	case r := <-result:
+		if r.err == nil {
+			g.started.Store(true)
+
+			return r.etcd, nil
+		}
+
+		return nil, g.explain(cfg.Dir, r.err)
+	case text := <-g.failed:
+		return nil, fmt.Errorf("start embedded etcd in %s: %w: %s", cfg.Dir, ErrDamaged, text)
+	}
+}
+
+type startResult struct {
+	etcd *embed.Etcd
+	err  error
+}
+
+// explain tells damage from other reasons: a member that ran before and cannot now.
+func (g *guard) explain(dir string, err error) error {
+	select {
+	case text := <-g.failed:
+		return fmt.Errorf("start embedded etcd in %s: %w: %s", dir, ErrDamaged, text)
+	default:
+	}
+
+	_, statErr := os.Stat(filepath.Join(dir, "member", "member"))
+	if statErr == nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+
+	return fmt.Errorf("start embedded etcd in %s: %w", dir, err)
+}
+
+// checkDatabase looks at the head of the database first, because etcd opens it in a
+// goroutine of its own.
+func checkDatabase(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", path, err)
+	}
+
+	return nil
+}
