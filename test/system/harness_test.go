@@ -1,0 +1,422 @@
+package system_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// repoRoot is the module root, seen from this package.
+func repoRoot(t testing.TB) string {
+	t.Helper()
+
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return root
+}
+
+var binaries = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once for all tests
+	dir, err := os.MkdirTemp("", "sluice-bin-")
+	if err != nil {
+		return "", err
+	}
+
+	for name, cgo := range map[string]string{"sluice": "0", "sluice-runtime": "1"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./cmd/"+name)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+
+	if dir, err := binaries(); err == nil {
+		os.RemoveAll(dir) //nolint:errcheck // temporary
+	}
+
+	os.Exit(code)
+}
+
+// sluice is one running `sluice serve`.
+type sluice struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	data string
+	log  *syncBuffer
+	// From DATA/endpoints.json and DATA/bootstrap.json.
+	Edge, EdgeTLS, Control, Ops string
+	Boot                        bootstrap
+	token                       string
+	exited                      chan struct{}
+}
+
+type bootstrap struct {
+	Domain      string `json:"domain"`
+	ProjectID   string `json:"project_id"`
+	ProjectName string `json:"project_name"`
+	User        string `json:"user"`
+	Password    string `json:"password"`
+	AccessKey   string `json:"access_key"`
+	SecretKey   string `json:"secret_key"`
+}
+
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.buf.String()
+}
+
+// tail is the end of the log, for failure messages.
+func (b *syncBuffer) tail() string {
+	s := b.String()
+	if len(s) > 6000 {
+		s = "…" + s[len(s)-6000:]
+	}
+
+	return s
+}
+
+const minimalConfig = "log: {level: debug}\n"
+
+// start runs the binary on data (a new directory if empty) and waits for "sluice ready".
+func start(t testing.TB, data, config string, args ...string) *sluice {
+	t.Helper()
+
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if data == "" {
+		data = filepath.Join(t.TempDir(), "data")
+	}
+
+	if config == "" {
+		config = minimalConfig
+	}
+
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	all := append([]string{
+		"serve", "--config", file, "--data", data,
+		"--edge-http", "127.0.0.1:0", "--edge-https", "127.0.0.1:0", "--control", "127.0.0.1:0", "--ops", "127.0.0.1:0",
+	}, args...)
+
+	s := &sluice{t: t, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
+	s.cmd = exec.Command(filepath.Join(bin, "sluice"), all...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	s.cmd.Env = append(os.Environ(), "SLUICE_RUNTIME="+filepath.Join(bin, "sluice-runtime"))
+	s.cmd.Stderr = s.log
+
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(s.kill)
+
+	ready := make(chan struct{})
+
+	go func() {
+		defer close(s.exited)
+
+		sc := bufio.NewScanner(out)
+		for once := false; sc.Scan(); {
+			fmt.Fprintln(s.log, sc.Text())
+
+			if sc.Text() == "sluice ready" && !once {
+				once = true
+
+				close(ready)
+			}
+		}
+
+		s.cmd.Wait() //nolint:errcheck // the state is read from ProcessState
+	}()
+
+	select {
+	case <-ready:
+	case <-s.exited:
+		t.Fatalf("sluice ended before it was ready: %v\n%s", s.cmd.ProcessState, s.log.tail())
+	case <-time.After(60 * time.Second):
+		t.Fatalf("sluice is not ready after 60 s\n%s", s.log.tail())
+	}
+
+	s.readFiles()
+
+	return s
+}
+
+func (s *sluice) readFiles() {
+	s.t.Helper()
+
+	var e struct{ EdgeHTTP, EdgeHTTPS, Control, Ops string }
+
+	raw := map[string]string{}
+	s.readJSON("endpoints.json", &raw)
+	e.EdgeHTTP, e.EdgeHTTPS, e.Control, e.Ops = raw["edge_http"], raw["edge_https"], raw["control"], raw["ops"]
+	s.Edge, s.EdgeTLS, s.Control, s.Ops = e.EdgeHTTP, e.EdgeHTTPS, e.Control, e.Ops
+	s.readJSON("bootstrap.json", &s.Boot)
+}
+
+func (s *sluice) readJSON(name string, dst any) {
+	s.t.Helper()
+
+	data, err := os.ReadFile(filepath.Join(s.data, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+
+	if err := json.Unmarshal(data, dst); err != nil {
+		s.t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// kill ends the whole process group at once, as a power cut would, and waits.
+func (s *sluice) kill() {
+	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may be gone
+	<-s.exited
+}
+
+// stop sends SIGTERM and returns the exit code.
+func (s *sluice) stop(within time.Duration) int {
+	s.t.Helper()
+
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+
+	select {
+	case <-s.exited:
+	case <-time.After(within):
+		s.t.Fatalf("still running %v after SIGTERM\n%s", within, s.log.tail())
+	}
+
+	return s.cmd.ProcessState.ExitCode()
+}
+
+//nolint:gochecknoglobals // shared by all tests; the certificate of a first start is self-signed
+var client = &http.Client{
+	Timeout: 60 * time.Second,
+	Transport: &http.Transport{
+		MaxIdleConnsPerHost: 64,
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as above
+	},
+}
+
+type answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+func (a answer) json(t testing.TB) map[string]any {
+	t.Helper()
+
+	out := map[string]any{}
+	if err := json.Unmarshal(a.Body, &out); err != nil {
+		t.Fatalf("not JSON (%v): %d %s", err, a.Status, a.Body)
+	}
+
+	return out
+}
+
+// call sends one request; body may be nil, []byte or anything that marshals to JSON.
+func (s *sluice) call(method, url string, body any, header ...string) answer {
+	s.t.Helper()
+
+	a, err := s.try(method, url, body, header...)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v\n%s", method, url, err, s.log.tail())
+	}
+
+	return a
+}
+
+func (s *sluice) try(method, url string, body any, header ...string) (answer, error) {
+	var r io.Reader
+
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		r = bytes.NewReader(b)
+	case string:
+		r = strings.NewReader(b)
+	default:
+		data, err := json.Marshal(b)
+		if err != nil {
+			return answer{}, err
+		}
+
+		r = bytes.NewReader(data)
+	}
+
+	req, err := http.NewRequestWithContext(context.Background(), method, url, r)
+	if err != nil {
+		return answer{}, err
+	}
+
+	if s.token != "" {
+		req.Header.Set("X-Auth-Token", s.token)
+	}
+
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i+1] == "" {
+			req.Header.Del(header[i])
+		} else {
+			req.Header.Set(header[i], header[i+1])
+		}
+	}
+
+	resp, err := client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to the end below
+
+	data, err := io.ReadAll(resp.Body)
+
+	return answer{Status: resp.StatusCode, Header: resp.Header, Body: data}, err
+}
+
+// login gets a project token as the bootstrap admin.
+func (s *sluice) login() {
+	s.t.Helper()
+
+	a := s.call("POST", s.Control+"/v3/auth/tokens", map[string]any{"auth": map[string]any{
+		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{"user": map[string]any{
+			"name": s.Boot.User, "password": s.Boot.Password, "domain": map[string]any{"name": s.Boot.Domain},
+		}}},
+		"scope": map[string]any{"project": map[string]any{"id": s.Boot.ProjectID}},
+	}})
+	if a.Status != http.StatusCreated || a.Header.Get("X-Subject-Token") == "" {
+		s.t.Fatalf("token: %d %s", a.Status, a.Body)
+	}
+
+	s.token = a.Header.Get("X-Subject-Token")
+}
+
+func (s *sluice) api(path string) string { return s.Control + "/v1/" + s.Boot.ProjectID + path }
+
+// model publishes a package directory and waits until it is published or failed.
+func (s *sluice) model(name, version, dir string) (id, status string) {
+	s.t.Helper()
+
+	a := s.call("POST", s.api("/models"), map[string]any{
+		"model_name": name, "model_version": version, "model_type": "ONNX", "source_location": dir,
+	})
+	if a.Status != http.StatusOK {
+		s.t.Fatalf("create model: %d %s", a.Status, a.Body)
+	}
+
+	id, _ = a.json(s.t)["model_id"].(string)
+	s.eventually(20*time.Second, "model "+name+" published or failed", func() bool {
+		status, _ = s.call("GET", s.api("/models/"+id), nil).json(s.t)["model_status"].(string)
+
+		return status == "published" || status == "failed"
+	})
+
+	return id, status
+}
+
+// deploy makes a service of one model.
+func (s *sluice) deploy(name, modelID string, instances int, extra map[string]any) string {
+	s.t.Helper()
+
+	body := map[string]any{
+		"service_name": name, "infer_type": "real-time",
+		"config": []any{map[string]any{
+			"model_id": modelID, "weight": "100", "specification": "local.cpu", "instance_count": instances,
+		}},
+	}
+	for k, v := range extra {
+		body[k] = v
+	}
+
+	a := s.call("POST", s.api("/services"), body)
+	if a.Status != http.StatusOK {
+		s.t.Fatalf("create service: %d %s", a.Status, a.Body)
+	}
+
+	id, _ := a.json(s.t)["service_id"].(string)
+
+	return id
+}
+
+// waitStatus waits until the service has the status.
+func (s *sluice) waitStatus(id, want string, within time.Duration) map[string]any {
+	s.t.Helper()
+
+	var last map[string]any
+
+	s.eventually(within, "service "+want, func() bool {
+		last = s.call("GET", s.api("/services/"+id), nil).json(s.t)
+
+		return last["status"] == want
+	})
+
+	return last
+}
+
+// eventually polls f until it is true; a failure shows what was waited for and the log.
+func (s *sluice) eventually(within time.Duration, what string, f func() bool) {
+	s.t.Helper()
+
+	deadline := time.Now().Add(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+
+	defer tick.Stop()
+
+	for range tick.C {
+		if f() {
+			return
+		}
+
+		if time.Now().After(deadline) {
+			s.t.Fatalf("no %s within %v\n%s", what, within, s.log.tail())
+		}
+	}
+}
