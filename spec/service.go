@@ -57,8 +57,8 @@ type Service struct {
 	// whose upgrade shall be undone.
 	UpgradePaused  bool  `json:"upgrade_paused,omitempty"`
 	UpgradeAborted int64 `json:"upgrade_aborted,omitempty"`
-	CreatedAt  int64 `json:"created_at"`
-	UpdatedAt  int64 `json:"updated_at"`
+	CreatedAt      int64 `json:"created_at"`
+	UpdatedAt      int64 `json:"updated_at"`
 }
 
 // Tag is a label of a service.

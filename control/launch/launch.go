@@ -1,0 +1,324 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+// ErrClosed is returned by Start once Local is shutting down.
+var ErrClosed = errors.New("launcher is closed")
+
+// Config of Local.
+type Config struct {
+	// Runtime is the path of the sluice-runtime binary.
+	Runtime string
+	// RuntimeArgs are put behind the standard arguments of every worker.
+	RuntimeArgs []string
+	// Supervisor is the command line that runs Supervise for custom engines. Default:
+	// this executable with the argument "supervise".
+	Supervisor []string
+	// LogDir receives a bounded log file for each instance; empty turns files off.
+	LogDir string
+	// MaxLogBytes bounds a log file; one older file of the same size is kept. Default 4 MiB.
+	MaxLogBytes int64
+	// ParallelStarts bounds how many processes are between fork and listening. Default:
+	// twice the number of CPUs.
+	ParallelStarts int
+	// StartTimeout bounds the time from fork to listening. Default 30 s.
+	StartTimeout time.Duration
+	// Env is added to the allow-listed environment of every process, as KEY=VALUE.
+	Env []string
+	// ListenHost is the interface that workers listen on. Default 127.0.0.1.
+	ListenHost string
+}
+
+func (c *Config) ensureDefaults() error {
+	if c.MaxLogBytes <= 0 {
+		c.MaxLogBytes = 4 << 20
+	}
+
+	if c.ParallelStarts <= 0 {
+		c.ParallelStarts = 2 * runtime.NumCPU()
+	}
+
+	if c.StartTimeout <= 0 {
+		c.StartTimeout = 30 * time.Second
+	}
+
+	if c.ListenHost == "" {
+		c.ListenHost = "127.0.0.1"
+	}
+
+	if len(c.Supervisor) == 0 {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find own executable: %w", err)
+		}
+
+		c.Supervisor = []string{exe, "supervise"}
+	}
+
+	return nil
+}
+
+// Task is one instance to run.
+type Task struct {
+	ID        string
+	ServiceID string
+	Model     *spec.Model
+	// Envs of the service's entry.
+	Envs map[string]string
+	// Notify hears every change of phase.
+	Notify func(Status)
+}
+
+// Phase of a process.
+type Phase uint8
+
+// Phases, in order.
+const (
+	PhaseStarting  Phase = iota // waiting for its turn, or forked and not yet listening
+	PhaseListening              // has an address; not necessarily able to serve
+	PhaseEnded                  // gone; Exit tells why
+)
+
+// Status of one process.
+type Status struct {
+	ID    string
+	Phase Phase
+	PID   int
+	// Network, Address and Scheme of its HTTP server; Link of its link listener.
+	Network string
+	Address string
+	Scheme  string
+	Link    string
+	// Exit is set with PhaseEnded.
+	Exit *Exit
+}
+
+// Exit tells how a process ended.
+type Exit struct {
+	// Code is the exit status; -1 after a signal or when it never started.
+	Code int
+	// Signal is the name of the signal that ended it.
+	Signal string
+	// Requested is true when Stop, Kill, Shutdown or Close asked for it.
+	Requested bool
+	// Forced is true when we killed it: its grace was over, or it never listened.
+	Forced bool
+	// Reason is what it said last, or why it could not be started.
+	Reason string
+	// Permanent is true when the package cannot be loaded: trying again gives the same.
+	Permanent bool
+}
+
+// String describes the exit in one line.
+func (e *Exit) String() string {
+	var how string
+
+	switch {
+	case e.Signal == "SIGKILL" && !e.Requested && !e.Forced:
+		how = "killed by SIGKILL (by somebody else, or out of memory)"
+	case e.Signal != "":
+		how = "killed by " + e.Signal
+	case e.Code >= 0:
+		how = fmt.Sprintf("exit status %d", e.Code)
+	default:
+		how = "could not be started"
+	}
+
+	if e.Reason != "" {
+		return how + ": " + e.Reason
+	}
+
+	return how
+}
+
+// Local runs instances as processes of this machine.
+type Local struct {
+	cfg   Config
+	log   *slog.Logger
+	slots chan struct{}
+	wg    sync.WaitGroup
+
+	// Workers read lifeline; when we die, the kernel closes lifelineWrite.
+	lifeline      *os.File
+	lifelineWrite *os.File
+
+	mu     sync.Mutex // guards procs, closed, ports
+	procs  map[string]*process
+	ports  map[int]struct{}
+	closed bool
+}
+
+// NewLocal prepares a launcher; it starts nothing.
+func NewLocal(cfg Config, log *slog.Logger) (*Local, error) {
+	if err := cfg.ensureDefaults(); err != nil {
+		return nil, err
+	}
+
+	if cfg.LogDir != "" {
+		if err := os.MkdirAll(cfg.LogDir, 0o750); err != nil {
+			return nil, fmt.Errorf("create log directory: %w", err)
+		}
+	}
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("create lifeline: %w", err)
+	}
+
+	return &Local{
+		cfg: cfg, log: log,
+		slots:    make(chan struct{}, cfg.ParallelStarts),
+		lifeline: r, lifelineWrite: w,
+		procs: map[string]*process{}, ports: map[int]struct{}{},
+	}, nil
+}
+
+// Start begins to run t and returns at once. Starting an id that runs already does
+// nothing, so that a caller who is not sure may ask again.
+func (l *Local) Start(t Task) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if l.closed {
+		return ErrClosed
+	}
+
+	if _, ok := l.procs[t.ID]; ok {
+		return nil
+	}
+
+	p := newProcess(l, t)
+	l.procs[t.ID] = p
+	l.wg.Add(1)
+
+	go func() {
+		defer l.wg.Done()
+		p.run()
+	}()
+
+	return nil
+}
+
+// Stop asks the process to drain and kills it after grace. It returns at once; an
+// unknown id is fine. Only the first call sends the signal, since a second one means
+// "at once" to a worker; a later call may only shorten the grace.
+func (l *Local) Stop(id string, grace time.Duration) {
+	if p := l.find(id); p != nil {
+		p.stop(grace)
+	}
+}
+
+// Kill ends the process and its group at once.
+func (l *Local) Kill(id string) {
+	if p := l.find(id); p != nil {
+		p.stop(0)
+	}
+}
+
+// Running reports whether id has a process, or waits for one.
+func (l *Local) Running(id string) bool { return l.find(id) != nil }
+
+// Count is the number of processes.
+func (l *Local) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	return len(l.procs)
+}
+
+// Shutdown drains every process at once, kills what is left when ctx or grace ends, and
+// returns when all have ended.
+func (l *Local) Shutdown(ctx context.Context, grace time.Duration) error {
+	for _, p := range l.close() {
+		p.stop(grace)
+	}
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.wg.Wait()
+	}()
+
+	var err error
+
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("drain workers: %w", ctx.Err())
+
+		for _, p := range l.close() {
+			p.stop(0)
+		}
+
+		<-done
+	}
+
+	l.closeLifeline()
+
+	return err
+}
+
+// Close kills every process and waits for their end.
+func (l *Local) Close() error {
+	for _, p := range l.close() {
+		p.stop(0)
+	}
+
+	l.wg.Wait()
+	l.closeLifeline()
+
+	return nil
+}
+
+// LogFile is the path of the instance's log.
+func (l *Local) LogFile(serviceID, id string) string {
+	return filepath.Join(l.cfg.LogDir, serviceID, id+".log")
+}
+
+func (l *Local) closeLifeline() {
+	// Nobody reads or writes them; a second Close returns ErrClosed, which is fine.
+	_ = l.lifelineWrite.Close()
+	_ = l.lifeline.Close()
+}
+
+// close refuses new tasks and returns the processes that run.
+func (l *Local) close() []*process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	l.closed = true
+
+	all := make([]*process, 0, len(l.procs))
+	for _, p := range l.procs {
+		all = append(all, p)
+	}
+
+	return all
+}
+
+func (l *Local) find(id string) *process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	return l.procs[id]
+}
+
+func (l *Local) forget(p *process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	delete(l.procs, p.task.ID)
+	delete(l.ports, p.port)
+}

@@ -1,0 +1,120 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+)
+
+// signalBase is added to the number of the signal that ended a supervised command, as shells do.
+const signalBase = 128
+
+const (
+	exitUsage    = 2
+	exitNotFound = 127
+)
+
+// Supervise runs a custom engine on behalf of a launcher: args are "--parent-fd N -- COMMAND…".
+// It passes SIGTERM, SIGINT and SIGHUP on, and returns the exit status of the command (128 and
+// the number of the signal that ended it). When the launcher is gone (EOF on the descriptor) it
+// kills its whole process group, itself included; when it is killed itself, the kernel kills the
+// command. It must be called from the main goroutine of a process of its own, which exits with the result.
+func Supervise(args []string, stderr io.Writer) int {
+	parent, command, err := superviseArgs(args)
+	if err != nil {
+		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+
+		return exitUsage
+	}
+
+	syscall.CloseOnExec(parent)
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+
+	// Pdeathsig fires when the thread that forked ends, so it must be one that stays.
+	runtime.LockOSThread()
+
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // running it is the purpose; signals end it
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+
+		return exitNotFound
+	}
+
+	go func() {
+		for sig := range signals {
+			_ = cmd.Process.Signal(sig) // it may have ended
+		}
+	}()
+
+	go func() {
+		waitForEOF(parent)
+		killGroup(cmd.Process)
+	}()
+
+	return exitStatus(cmd.Wait())
+}
+
+func superviseArgs(args []string) (parent int, command []string, err error) {
+	const fixed = 3
+	if len(args) <= fixed || args[0] != "--parent-fd" || args[2] != "--" {
+		return 0, nil, errors.New("usage: supervise --parent-fd N -- COMMAND [ARG…]")
+	}
+
+	if parent, err = strconv.Atoi(args[1]); err != nil || parent <= 2 {
+		return 0, nil, fmt.Errorf("--parent-fd %q is not a descriptor", args[1])
+	}
+
+	return parent, args[fixed:], nil
+}
+
+// waitForEOF returns when the descriptor cannot give anything any more.
+func waitForEOF(fd int) {
+	buf := make([]byte, 1)
+
+	for {
+		n, err := syscall.Read(fd, buf)
+		if errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EAGAIN) {
+			continue
+		}
+
+		if n <= 0 {
+			return
+		}
+	}
+}
+
+func killGroup(p *os.Process) {
+	if pid := os.Getpid(); syscall.Getpgrp() == pid {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+
+	_ = p.Kill()
+}
+
+func exitStatus(err error) int {
+	var exit *exec.ExitError
+
+	switch {
+	case err == nil:
+		return 0
+	case !errors.As(err, &exit):
+		return 1
+	}
+
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return signalBase + int(ws.Signal())
+	}
+
+	return exit.ExitCode()
+}
