@@ -214,7 +214,7 @@ type Image struct {
 // Postprocess turns one model output into members of the answer.
 type Postprocess struct {
 	Output string `json:"output"`
-	// Kind: classification (predicted_label and scores) or tensor (the values under Field).
+	// Kind: classification (default; predicted_label and scores) or tensor (the values under Field).
 	Kind string `json:"kind,omitempty"`
 	// Activation applied first: none (default), softmax, sigmoid.
 	Activation string `json:"activation,omitempty"`
