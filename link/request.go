@@ -1,0 +1,137 @@
+package link
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var requests = sync.Pool{New: func() any { return new(Request) }} //nolint:gochecknoglobals // a pool has to be shared to be of use
+
+// keepRequest is the largest memory that a pooled request keeps.
+const keepRequest = 32 << 10
+
+// Request is one call at the worker. Its slices are valid until Respond.
+type Request struct {
+	Method, Path []byte
+	Header       Header
+	Body         []byte
+
+	conn     *serverConn
+	id       uint64
+	mem      []byte
+	ctx      *callContext
+	answered atomic.Bool
+	use      atomic.Uint64 // grows with every release
+}
+
+func (r *Request) fill(c *serverConn, h *callHead) {
+	r.mem = append(r.mem[:0], h.method...)
+	r.mem = append(r.mem, h.path...)
+	r.mem = append(r.mem, h.header.buf...)
+	r.mem = append(r.mem, h.body...)
+
+	m := r.mem
+	r.Method, m = m[:len(h.method):len(h.method)], m[len(h.method):]
+	r.Path, m = m[:len(h.path):len(h.path)], m[len(h.path):]
+	r.Header = Header{buf: m[:len(h.header.buf):len(h.header.buf)], n: h.header.n}
+	r.Body = m[len(h.header.buf):]
+	r.conn, r.id = c, h.id
+	r.answered.Store(false)
+
+	r.ctx = &callContext{done: make(chan struct{})}
+	if h.timeoutMs > 0 {
+		r.ctx.deadline = time.Now().Add(time.Duration(h.timeoutMs) * time.Millisecond)
+	}
+}
+
+// Context ends when the client cancels or is gone. Its Deadline is the call's; reaching
+// it does not end the context by itself, because the client sends cancel then.
+func (r *Request) Context() context.Context { return r.ctx }
+
+// Respond sends the answer and gives the request back; nothing of it may be used afterwards.
+// header may be nil. An answer that is too large for a link becomes a 500.
+func (r *Request) Respond(status int, header *Header, body []byte) {
+	if r.answered.Swap(true) {
+		panic("BUG: link: Respond called twice")
+	}
+
+	r.respond(status, header, body)
+}
+
+func (r *Request) respond(status int, header *Header, body []byte) {
+	a := answerHead{id: r.id, status: status, body: body}
+	if header != nil {
+		a.header = *header
+	}
+
+	if len(body) > MaxBody || status < 100 || status > 599 {
+		a = answerHead{
+			id: r.id, status: 500,
+			body: []byte(`{"error_code":"ModelArts.0010","error_msg":"The answer is too large for the link."}`),
+		}
+	}
+
+	c := r.conn
+
+	c.mu.Lock()
+	if c.calls[r.id] == r {
+		delete(c.calls, r.id)
+	}
+	c.mu.Unlock()
+	c.server.active.Add(-1)
+
+	n := lengthSize + typeSize + answerFixed + len(a.header.buf) + len(a.body)
+	if c.w.lock(n) == nil {
+		c.w.buf = appendAnswer(c.w.buf, &a)
+		c.w.commit(n)
+	}
+
+	r.release()
+}
+
+func (r *Request) release() {
+	r.use.Add(1)
+
+	if cap(r.mem) > keepRequest {
+		r.mem = nil
+	}
+
+	r.Method, r.Path, r.Body, r.Header = nil, nil, nil, Header{}
+	r.conn, r.ctx = nil, nil
+	requests.Put(r)
+}
+
+// callContext is a context that is cancelled by frames; it is cheaper than context.WithCancel.
+type callContext struct {
+	deadline time.Time
+	done     chan struct{}
+	once     sync.Once
+	err      atomic.Pointer[error]
+}
+
+func (c *callContext) cancel(err error) {
+	c.once.Do(func() {
+		c.err.Store(&err)
+		close(c.done)
+	})
+}
+
+// Deadline implements context.Context.
+func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+
+// Done implements context.Context.
+func (c *callContext) Done() <-chan struct{} { return c.done }
+
+// Err implements context.Context.
+func (c *callContext) Err() error {
+	if p := c.err.Load(); p != nil {
+		return *p
+	}
+
+	return nil
+}
+
+// Value implements context.Context.
+func (*callContext) Value(any) any { return nil }
