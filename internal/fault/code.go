@@ -47,9 +47,11 @@ const (
 	AppUnknown          // app key or app code not known
 	AppSignature        // app signature does not verify
 	AppSignatureExpired // app signature too old
+	AppLocked           // too many bad app signatures from this source
 	AppNotAuthorised    // the app has no grant for the service
 	Forbidden           // authenticated, not allowed
 	ProjectMismatch     // the resource belongs to another project
+	ProjectUnavailable  // the project is disabled
 	AuthTypeNotAllowed  // the service does not take this way of authenticating
 	SourceDenied        // IP not allowed
 	TLSRequired         // the credential may travel over TLS only
@@ -152,9 +154,11 @@ var table = [numCodes]codeInfo{
 	AppUnknown:          {401, "APIG.0303", "Incorrect app authentication information: app not found"},
 	AppSignature:        {401, "APIG.0303", "Incorrect app authentication information: verify signature fail"},
 	AppSignatureExpired: {401, "APIG.0303", "Incorrect app authentication information: signature expired"},
+	AppLocked:           {401, "APIG.0303", "Incorrect app authentication information: app access failed to reach the limit,forbidden"},
 	AppNotAuthorised:    {403, "APIG.0304", "The app is not authorised to access the API."},
 	Forbidden:           {403, "APIG.0302", "The IAM user is not authorised to access the API."},
 	ProjectMismatch:     {403, "ModelArts.0210", "The project id in the request URL does not match the token."},
+	ProjectUnavailable:  {403, "APIG.0310", "The project is unavailable."},
 	AuthTypeNotAllowed:  {401, "APIG.0305", "Incorrect authentication information: the service does not accept this way of authenticating."},
 	SourceDenied:        {403, "APIG.0401", "The source address is not allowed."},
 	TLSRequired:         {401, "APIG.0607", "The following protocol is supported: https"},
