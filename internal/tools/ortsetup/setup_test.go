@@ -1,0 +1,410 @@
+package main
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/internal/ortlib"
+)
+
+const wheelLibrary = "onnxruntime/capi/libonnxruntime.so." + ortlib.Version
+
+func sum(text string) string {
+	h := sha256.Sum256([]byte(text))
+
+	return hex.EncodeToString(h[:])
+}
+
+// world is a machine with the programs that a test puts on its PATH.
+type world struct {
+	t    *testing.T
+	bin  string
+	root string
+	env  map[string]string
+	out  bytes.Buffer
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+
+	w := &world{t: t, bin: t.TempDir(), root: t.TempDir()}
+	w.env = map[string]string{"PATH": w.bin}
+	w.program("gcc", "")
+
+	return w
+}
+
+func (w *world) program(name, script string) {
+	w.t.Helper()
+	w.file(filepath.Join(w.bin, name), "#!/bin/sh\n"+script+"\n", 0o700)
+}
+
+func (w *world) file(path, text string, mode os.FileMode) {
+	w.t.Helper()
+
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// npm installs an npm that packs a tarball with the given library.
+func (w *world) npm(library string) {
+	w.t.Helper()
+
+	var buf bytes.Buffer
+
+	zw := gzip.NewWriter(&buf)
+	tw := tar.NewWriter(zw)
+
+	for name, text := range map[string]string{"package/lib.so": library, "package/LICENSE": "MIT", "../escape": "x"} {
+		if err := tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}); err != nil {
+			w.t.Fatal(err)
+		}
+
+		if _, err := tw.Write([]byte(text)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+
+	if err := tw.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+
+	if err := zw.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+
+	ball := filepath.Join(w.bin, "ball")
+	w.file(ball, buf.String(), 0o600)
+	w.program("npm", `echo "$@" >>`+w.bin+`/npm.args; cp `+ball+` onnxruntime-node-1.30.0.tgz`)
+}
+
+// pip installs a pip that downloads a wheel with the given library.
+func (w *world) pip(name, library string) {
+	w.t.Helper()
+
+	var buf bytes.Buffer
+
+	zw := zip.NewWriter(&buf)
+
+	for member, text := range map[string]string{wheelLibrary: library, "onnxruntime/ThirdPartyNotices.txt": "many"} {
+		f, err := zw.Create(member)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+
+		if _, err := f.Write([]byte(text)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+
+	if err := zw.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+
+	wheel := filepath.Join(w.bin, "wheel")
+	w.file(wheel, buf.String(), 0o600)
+	w.program(name, `echo "$@" >>`+w.bin+`/pip.args; cp `+wheel+` onnxruntime.whl`)
+}
+
+func (w *world) args(client string) string {
+	data, err := os.ReadFile(filepath.Join(w.bin, client+".args"))
+	if err != nil {
+		return ""
+	}
+
+	return string(data)
+}
+
+func (w *world) run() error {
+	s := setup{
+		root: w.root, os: "linux", arch: "amd64", out: &w.out, timeout: time.Minute,
+		getenv: func(k string) string { return w.env[k] },
+		pins: map[string]pin{"amd64": {
+			npmMember: "package/lib.so", npmSHA256: sum("from npm"), platform: "manylinux_2_28_x86_64", pipSHA256: sum("from pip"),
+		}},
+	}
+
+	return s.run(w.t.Context())
+}
+
+func (w *world) installed() string {
+	data, err := os.ReadFile(filepath.Join(w.root, ortlib.Dir, ortlib.Name))
+	if err != nil {
+		return ""
+	}
+
+	return string(data)
+}
+
+// clean wants no working folder left.
+func (w *world) clean() {
+	w.t.Helper()
+
+	left, err := filepath.Glob(filepath.Join(w.root, ortlib.Dir, "..", workPrefix+"*"))
+	if err != nil || len(left) > 0 {
+		w.t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func (w *world) fails(words ...string) {
+	w.t.Helper()
+
+	err := w.run()
+	if err == nil {
+		w.t.Fatalf("no error; it said %s", w.out.String())
+	}
+
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			w.t.Errorf("error %q does not say %q", err, word)
+		}
+	}
+
+	if strings.Contains(err.Error(), "\n") {
+		w.t.Errorf("error has several lines: %q", err)
+	}
+
+	if got := w.installed(); got != "" {
+		w.t.Errorf("installed %q all the same", got)
+	}
+
+	w.clean()
+}
+
+func TestSetupFetchesWithNpmAndThenDoesNothing(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.npm("from npm")
+	w.pip("pip3", "from pip")
+
+	for range 3 {
+		if err := w.run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if w.installed() != "from npm" || strings.Count(w.args("npm"), "\n") != 1 || w.args("pip") != "" {
+		t.Errorf("installed %q; npm %q; pip %q", w.installed(), w.args("npm"), w.args("pip"))
+	}
+
+	if a := w.args("npm"); !strings.Contains(a, "--ignore-scripts") || !strings.Contains(a, "onnxruntime-node@1.30.0") {
+		t.Errorf("npm was called with %s", a)
+	}
+
+	if text, err := os.ReadFile(filepath.Join(w.root, "third_party/onnxruntime/LICENSE")); err != nil || string(text) != "MIT" {
+		t.Errorf("licence: %q, %v", text, err)
+	}
+
+	w.clean()
+}
+
+func TestSetupFetchesWithAnyPip(t *testing.T) {
+	t.Parallel()
+
+	for _, name := range []string{"pip", "pip3", "python3"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			w := newWorld(t)
+			w.pip(name, "from pip")
+
+			if name == "python3" { // the same program answers python3 -c "import pip"
+				w.program(name, `case $1 in -c) exit 0;; esac; echo "$@" >>`+w.bin+`/pip.args; cp `+w.bin+`/wheel onnxruntime.whl`)
+			}
+
+			if err := w.run(); err != nil {
+				t.Fatal(err)
+			}
+
+			a := w.args("pip")
+			if w.installed() != "from pip" || !strings.Contains(a, "--platform manylinux_2_28_x86_64") || !strings.Contains(a, "--no-deps") {
+				t.Errorf("installed %q with %s", w.installed(), a)
+			}
+
+			w.clean()
+		})
+	}
+}
+
+func TestSetupFallsBackToPip(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.program("npm", "echo npm error network is down >&2; exit 1")
+	w.pip("pip3", "from pip")
+
+	if err := w.run(); err != nil || w.installed() != "from pip" {
+		t.Errorf("installed %q, %v", w.installed(), err)
+	}
+}
+
+func TestSetupReplacesWhatIsNotTheLibrary(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.npm("from npm")
+	w.file(filepath.Join(w.root, ortlib.Dir, ortlib.Name), "cut off", 0o600)
+
+	if err := w.run(); err != nil || w.installed() != "from npm" || !strings.Contains(w.out.String(), "fetching it again") {
+		t.Errorf("installed %q, %v; said %s", w.installed(), err, w.out.String())
+	}
+}
+
+func TestSetupLeavesTheChoiceToTheUser(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.npm("from npm")
+	w.env[ortlib.Env] = filepath.Join(w.root, "own.so")
+	w.fails(ortlib.Env, "no such file")
+
+	w.file(w.env[ortlib.Env], "own", 0o600)
+
+	if err := w.run(); err != nil || w.installed() != "" || w.args("npm") != "" {
+		t.Errorf("installed %q, %v", w.installed(), err)
+	}
+}
+
+func TestSetupSaysInOneLineWhatIsMissing(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.fails("neither npm nor pip")
+
+	w.env["CC"] = "my-cc -O2"
+	w.fails("no C compiler (my-cc)")
+
+	w.env["CC"] = ""
+	if err := os.Remove(filepath.Join(w.bin, "gcc")); err != nil {
+		t.Fatal(err)
+	}
+
+	w.fails("no C compiler", "install gcc")
+}
+
+func TestSetupSaysWhyNothingCouldBeFetched(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.program("npm", "echo npm error code ENOTFOUND >&2; echo npm error A complete log is here >&2; exit 1")
+	w.program("pip3", "echo WARNING: retrying; echo ERROR: No matching distribution >&2; exit 1")
+	w.fails("npm error code ENOTFOUND", "ERROR: No matching distribution", "network")
+
+	w.program("npm", "exit 0")
+	w.program("pip3", "echo rubbish > x.whl")
+	w.fails("npm left 0 files", "read zip")
+
+	w.program("npm", "printf nonsense > x.tgz")
+	w.fails("read gzip")
+}
+
+func TestSetupRefusesAnotherLibrary(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.npm("tampered")
+	w.pip("pip3", "from pip")
+	w.fails("SHA-256", sum("tampered"), sum("from npm"))
+
+	if w.args("pip") != "" {
+		t.Error("went on to another source after a wrong hash")
+	}
+}
+
+func TestSetupLeavesNothingWhenInterrupted(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.program("npm", "echo part > half.tgz; touch "+w.bin+"/started; exec sleep 60")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+
+	go func() {
+		s := setup{
+			root: w.root, os: "linux", arch: "amd64", out: &w.out, timeout: time.Minute, pins: pinned(),
+			getenv: func(k string) string { return w.env[k] },
+		}
+		done <- s.run(ctx)
+	}()
+
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+
+	for range tick.C {
+		if _, err := os.Stat(filepath.Join(w.bin, "started")); err == nil {
+			break
+		}
+	}
+
+	cancel()
+
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("err = %v", err)
+	}
+
+	w.clean()
+}
+
+func TestSetupDropsFoldersOfKilledRuns(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.npm("from npm")
+
+	base := filepath.Join(w.root, "third_party/onnxruntime")
+	old, young := filepath.Join(base, workPrefix+"old"), filepath.Join(base, workPrefix+"young")
+	w.file(filepath.Join(old, "x"), "x", 0o600)
+	w.file(filepath.Join(young, "x"), "x", 0o600)
+
+	past := time.Now().Add(-2 * staleAfter)
+	if err := os.Chtimes(old, past, past); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := w.run(); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("old folder: %v", err)
+	}
+
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("the folder of a run in progress: %v", err)
+	}
+}
+
+func TestPinsAreComplete(t *testing.T) {
+	t.Parallel()
+
+	for _, arch := range []string{"amd64", "arm64"} {
+		p := pinned()[arch]
+		if len(p.npmSHA256) != 64 || len(p.pipSHA256) != 64 || p.npmMember == "" || p.platform == "" {
+			t.Errorf("%s: %+v", arch, p)
+		}
+	}
+
+	s := setup{os: "plan9", arch: "386", out: &bytes.Buffer{}, getenv: func(k string) string {
+		return map[string]string{"CC": os.Args[0]}[k]
+	}}
+	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "plan9/386") {
+		t.Errorf("err = %v", err)
+	}
+}
