@@ -205,6 +205,10 @@ type Instance struct {
 	RetryAt int64 `json:"retry_at,omitempty"`
 	// Failures in a row, without a stable time of service in between.
 	Failures int `json:"failures,omitempty"`
+	// Hopeless is true when trying again gives the same failure: the package cannot be loaded.
+	Hopeless bool `json:"hopeless,omitempty"`
+	// Endpoint is set for an instance of an External engine: how to talk to it.
+	Endpoint *Endpoint `json:"endpoint,omitempty"`
 	// Template identifies what the instance is made from: model, envs and specification.
 	Template string `json:"template,omitempty"`
 }

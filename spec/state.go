@@ -41,6 +41,8 @@ type UpgradeProgress struct {
 	// Rollback is true while a failed or aborted upgrade is being undone; Reason says why.
 	Rollback bool   `json:"rollback,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	// Failed is true when not even the rollback succeeded in time.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // UpdateResult is the outcome of an update of a service.

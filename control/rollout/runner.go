@@ -1,0 +1,344 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/control/health"
+	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/control/store"
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+// Launcher starts and stops processes. launch.Local is one.
+type Launcher interface {
+	Start(t launch.Task) error
+	Stop(id string, grace time.Duration)
+	Shutdown(ctx context.Context, grace time.Duration) error
+}
+
+// Hooks tell what happens; a nil func is skipped. They are called from many goroutines and
+// must not block.
+type Hooks struct {
+	// Gone is called as soon as an instance can serve no more, before anything is written.
+	Gone func(serviceID, instanceID string)
+	// Forgotten is called when a deleted service has left nothing.
+	Forgotten func(serviceID string)
+	// Step is called after each step that was written, with the time that it took.
+	Step func(serviceID string, took time.Duration, err error)
+}
+
+// Config of a Runner.
+type Config struct {
+	Policy Policy
+	// Node names this machine in the records of its instances. Default: the host name.
+	Node string
+	// DrainDelay is the time between announcing that an instance drains and telling it,
+	// in which gateways stop choosing it. Default 500 ms.
+	DrainDelay time.Duration
+	// Workers is the number of services that step at the same time. Default 4.
+	Workers int
+	Hooks   Hooks
+}
+
+// Runner makes instances what Step says they should be.
+type Runner struct {
+	cfg      Config
+	store    *store.Store
+	launcher Launcher
+	prober   *health.Prober
+	log      *slog.Logger
+	queue    *queue
+
+	mu       sync.Mutex // guards the maps and everything in services
+	services map[string]*service
+	models   map[string]*spec.Model
+	probing  context.Context //nolint:containedctx // the life of probes, which start long after Run began
+	probes   sync.WaitGroup
+}
+
+// service is what the runner knows of one service. The records are written by one worker at a time.
+type service struct {
+	desired  store.Item[spec.Service]
+	exists   bool
+	state    store.Item[spec.ServiceState]
+	records  map[string]spec.Instance
+	observed map[string]*observed
+	stale    bool // the records must be read again
+}
+
+// observed is an observation and what it depends on.
+type observed struct {
+	Observation
+
+	stopProbe context.CancelFunc
+	draining  bool // told to drain
+}
+
+// New returns a runner; it starts nothing.
+func New(cfg Config, st *store.Store, l Launcher, p *health.Prober, log *slog.Logger) (*Runner, error) {
+	if cfg.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("name this machine: %w", err)
+		}
+
+		cfg.Node = name
+	}
+
+	if cfg.DrainDelay <= 0 {
+		cfg.DrainDelay = 500 * time.Millisecond
+	}
+
+	if cfg.Workers <= 0 {
+		cfg.Workers = 4
+	}
+
+	cfg.Policy = cfg.Policy.withDefaults()
+
+	return &Runner{
+		cfg: cfg, store: st, launcher: l, prober: p, log: log, queue: newQueue(),
+		services: map[string]*service{}, models: map[string]*spec.Model{},
+	}, nil
+}
+
+// Run follows the store until ctx ends. Processes go on when it returns; Shutdown ends them.
+func (r *Runner) Run(ctx context.Context) error {
+	run, cancel := context.WithCancel(ctx)
+	defer r.probes.Wait()
+	defer r.probeUnder(nil) // after this no probe is added
+	defer cancel()
+
+	r.probeUnder(run)
+
+	servicesAt, modelsAt, err := r.load(run)
+	if err != nil {
+		return err
+	}
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	wg.Go(func() { r.queue.runTimers(run) })
+
+	for range r.cfg.Workers {
+		wg.Go(func() { r.work(run) })
+	}
+
+	r.follow(run, servicesAt, modelsAt)
+
+	return nil
+}
+
+// probeUnder sets the life of probes that start from now on; nil: none starts.
+func (r *Runner) probeUnder(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	r.probing = ctx
+}
+
+// Shutdown lets every process finish what it accepted, and ends it. Call it after Run has returned.
+func (r *Runner) Shutdown(ctx context.Context) error {
+	if err := r.launcher.Shutdown(ctx, r.cfg.Policy.Grace); err != nil {
+		return fmt.Errorf("end instances: %w", err)
+	}
+
+	return nil
+}
+
+// load reads everything once.
+func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err error) {
+	models, modelsAt, err := r.store.Models.List(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("load models: %w", err)
+	}
+
+	states, _, err := r.store.ServiceStates.List(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("load states: %w", err)
+	}
+
+	instances, _, err := r.store.Instances.List(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("load instances: %w", err)
+	}
+
+	services, servicesAt, err := r.store.Services.List(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("load services: %w", err)
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	for i := range models {
+		r.models[models[i].ID] = &models[i].Value
+	}
+
+	for i := range states {
+		r.service(states[i].ID).state = states[i]
+	}
+
+	for i := range instances {
+		v := instances[i].Value
+		r.service(v.ServiceID).records[v.ID] = v
+	}
+
+	for i := range services {
+		s := r.service(services[i].ID)
+		s.desired, s.exists = services[i], true
+	}
+
+	for id := range r.services {
+		r.queue.add(id)
+	}
+
+	return servicesAt, modelsAt, nil
+}
+
+// service returns the entry of id, a new one if need be; mu is held.
+func (r *Runner) service(id string) *service {
+	s := r.services[id]
+	if s == nil {
+		s = &service{records: map[string]spec.Instance{}, observed: map[string]*observed{}}
+		r.services[id] = s
+	}
+
+	return s
+}
+
+// follow takes over changes until ctx ends.
+func (r *Runner) follow(ctx context.Context, servicesAt, modelsAt int64) {
+	services := r.store.Services.Watch(ctx, servicesAt)
+	models := r.store.Models.Watch(ctx, modelsAt)
+
+	for services != nil || models != nil {
+		select {
+		case c, ok := <-services:
+			if !ok {
+				services = nil
+
+				continue
+			}
+
+			r.serviceChanged(c)
+		case c, ok := <-models:
+			if !ok {
+				models = nil
+
+				continue
+			}
+
+			r.modelChanged(c)
+		}
+	}
+}
+
+func (r *Runner) serviceChanged(c store.Change[spec.Service]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	switch c.Type {
+	case store.ChangePut:
+		r.desire(c.Item)
+	case store.ChangeDelete:
+		r.vanish(c.Item.ID)
+	case store.ChangeReset:
+		there := map[string]bool{}
+
+		for _, item := range c.Items {
+			there[item.ID] = true
+
+			r.desire(item)
+		}
+
+		for id := range r.services {
+			if !there[id] {
+				r.vanish(id)
+			}
+		}
+	}
+}
+
+// desire takes over a service document; mu is held.
+func (r *Runner) desire(item store.Item[spec.Service]) {
+	s := r.service(item.ID)
+	if !s.exists || item.Revision > s.desired.Revision {
+		s.desired, s.exists = item, true
+	}
+
+	r.queue.add(item.ID)
+}
+
+// vanish handles a service whose document is gone: what is left of it goes; mu is held.
+func (r *Runner) vanish(id string) {
+	if s, ok := r.services[id]; ok {
+		s.exists = false
+
+		r.queue.add(id)
+	}
+}
+
+func (r *Runner) modelChanged(c store.Change[spec.Model]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	switch c.Type {
+	case store.ChangePut:
+		r.models[c.Item.ID] = &c.Item.Value
+	case store.ChangeDelete:
+		delete(r.models, c.Item.ID)
+	case store.ChangeReset:
+		clear(r.models)
+
+		for i := range c.Items {
+			r.models[c.Items[i].ID] = &c.Items[i].Value
+		}
+	}
+}
+
+// work steps services until ctx ends.
+func (r *Runner) work(ctx context.Context) {
+	for {
+		id, ok := r.queue.next(ctx)
+		if !ok {
+			return
+		}
+
+		start := time.Now()
+
+		changed, err := r.step(ctx, id)
+		if err != nil && ctx.Err() == nil {
+			r.retry(id, err)
+		}
+
+		if f := r.cfg.Hooks.Step; f != nil && (changed || err != nil) {
+			f(id, time.Since(start), err)
+		}
+
+		r.queue.done(id)
+	}
+}
+
+// retryAfter is the wait after a step that could not be written.
+const retryAfter = 500 * time.Millisecond
+
+// retry reads the records again, since somebody else may have written them, and tries anew.
+func (r *Runner) retry(id string, err error) {
+	if !errors.Is(err, store.ErrConflict) {
+		r.log.Warn("step of a service failed", slog.String("service_id", id), slog.Any("error", err))
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	r.service(id).stale = true
+	r.queue.addAt(id, time.Now().Add(retryAfter))
+}
