@@ -1,0 +1,83 @@
+# Everything that is done to this repository. "make help" lists it.
+
+SHELL := /bin/sh
+GO    ?= go
+BIN   := bin
+
+# The version is what git says, or "dev" where there is no git or no history.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+MODULE  := github.com/sluice-gateway/sluice
+LDFLAGS := -X $(MODULE)/internal/version.stamp=$(VERSION)
+# -buildvcs=false: the stamp says the same, and building works where git does not.
+BUILD   := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+CONFIG   ?= configs/quickstart.yaml
+PKG      ?= ./...
+TIMEOUT  ?= 9m
+FUZZTIME ?= 20s
+BENCH    ?= .
+BENCHTIME ?= 200ms
+
+GOLANGCI_VERSION := v2.12.2
+GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+
+# Packages that need cgo; everything else must build without it.
+CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test race lint fuzz bench check arch fmt clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Fetch what is missing: ONNX Runtime, through npm or pip (does nothing when it is there)
+	@command -v $(GO) >/dev/null 2>&1 || { echo "setup: $(GO) is not on PATH; install Go 1.26 or newer" >&2; exit 1; }
+	@$(GO) run ./internal/tools/ortsetup
+
+build: setup ## Build bin/sluice (no cgo) and bin/sluice-runtime
+	CGO_ENABLED=0 $(BUILD) -o $(BIN)/sluice ./cmd/sluice
+	CGO_ENABLED=1 $(BUILD) -o $(BIN)/sluice-runtime ./cmd/sluice-runtime
+
+run: build ## Build and serve the sample model on this machine (CONFIG=configs/quickstart.yaml)
+	$(BIN)/sluice serve --config $(CONFIG)
+
+test: setup ## Run all tests with the race detector (PKG=./... TIMEOUT=9m)
+	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -timeout $(TIMEOUT) $(PKG)
+
+race: setup ## Run the tests five times over with the race detector, for rare orders (PKG=./router/...)
+	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -count=5 -timeout 30m $(PKG)
+
+lint: $(GOLANGCI) ## Run golangci-lint, installed into bin/ at a pinned version
+	$(GOLANGCI) run $(PKG)
+
+$(GOLANGCI):
+	@mkdir -p $(BIN)
+	GOBIN=$(CURDIR)/$(BIN)/.install $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BIN)/.install/golangci-lint $@ && rmdir $(BIN)/.install
+
+fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
+	@$(GO) list -f '{{.Dir}}' $(PKG) | while read -r dir; do \
+	  for target in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+	    echo "$$target in $$dir"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	  done; \
+	done
+
+bench: setup ## Run the benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+check: ## Cheap checks: formatting, go vet, and a build of everything else without cgo
+	@unformatted=$$(git ls-files '*.go' 2>/dev/null | xargs gofmt -l); \
+	  [ -z "$$unformatted" ] || { echo "not formatted (run make fmt):"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	@$(GO) list ./... | grep -Ev '$(CGO_ONLY)' | CGO_ENABLED=0 xargs $(GO) build
+	@echo "check: formatting, vet and the build without cgo are fine"
+
+arch: ## Write the import graph to internal/archtest/edges.txt
+	$(GO) test ./internal/archtest -run TestEdges -update
+
+fmt: ## Format all Go files
+	@git ls-files '*.go' | xargs gofmt -w
+
+clean: ## Remove what was built (not what set-up fetched)
+	rm -rf $(BIN)
