@@ -15,7 +15,8 @@ import (
 
 // Opener opens sealed secrets; internal/secretbox implements it.
 type Opener interface {
-	Open(sealed, associated []byte) ([]byte, error)
+	// Open returns a fresh copy of what was sealed in the same context.
+	Open(sealed []byte, context string) ([]byte, error)
 }
 
 // Directory is the compiled form of the credentials and rights of a snapshot. It is immutable.
@@ -64,6 +65,7 @@ type user struct {
 
 type accessKey struct {
 	spec      *spec.AccessKey
+	user      *spec.User
 	key       *sign.Key
 	principal Principal
 }
@@ -239,7 +241,7 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 			continue
 		}
 
-		entry := &accessKey{spec: ak, principal: keyPrincipal(ak, u.spec)}
+		entry := &accessKey{spec: ak, user: u.spec, principal: keyPrincipal(ak, u.spec)}
 
 		if old := prev.keys[ak.AccessKey]; old != nil && bytes.Equal(old.spec.SealedSecret, ak.SealedSecret) {
 			entry.key = old.key
@@ -301,12 +303,12 @@ func compileApps(source []spec.App, box Opener, prev *appSection) *appSection {
 	return a
 }
 
-func open(box Opener, sealed, associated []byte) (*sign.Key, error) {
+func open(box Opener, sealed []byte, context string) (*sign.Key, error) {
 	if box == nil {
 		return nil, errors.New("no keyring to open its secret")
 	}
 
-	secret, err := box.Open(sealed, associated)
+	secret, err := box.Open(sealed, context)
 	if err != nil {
 		return nil, fmt.Errorf("open its secret: %w", err)
 	}

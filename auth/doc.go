@@ -22,7 +22,7 @@
 //
 // # Sealed secrets
 //
-// Secrets in a snapshot are sealed with associated data, so that a sealed text cannot be moved to
+// Secrets in a snapshot are sealed with a context, so that a sealed text cannot be moved to
 // another credential: "ak:" and the access key for secret keys, "app:" and the app id for app
 // secrets, "code:" and the app id for app codes (see SecretKeyContext and its siblings). The
 // gateway never opens app codes; it compares their SHA-256.
@@ -34,18 +34,18 @@
 // no rights but the grants that services give them, and only for prediction.
 package auth
 
-// Associated data of sealed secrets.
+// Contexts of sealed secrets.
 const (
 	secretKeyPrefix = "ak:"
 	appSecretPrefix = "app:"
 	appCodePrefix   = "code:"
 )
 
-// SecretKeyContext is the associated data of the sealed secret of an access key.
-func SecretKeyContext(accessKey string) []byte { return []byte(secretKeyPrefix + accessKey) }
+// SecretKeyContext is the context of the sealed secret of an access key.
+func SecretKeyContext(accessKey string) string { return secretKeyPrefix + accessKey }
 
-// AppSecretContext is the associated data of the sealed secret of an app.
-func AppSecretContext(appID string) []byte { return []byte(appSecretPrefix + appID) }
+// AppSecretContext is the context of the sealed secret of an app.
+func AppSecretContext(appID string) string { return appSecretPrefix + appID }
 
-// AppCodeContext is the associated data of a sealed code of an app.
-func AppCodeContext(appID string) []byte { return []byte(appCodePrefix + appID) }
+// AppCodeContext is the context of a sealed code of an app.
+func AppCodeContext(appID string) string { return appCodePrefix + appID }

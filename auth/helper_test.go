@@ -55,19 +55,19 @@ func newRequest(h ...[2]string) *auth.Request {
 	}
 }
 
-// box seals by putting the associated data in front.
+// box seals by putting the context in front.
 type box struct{ opened *int }
 
-func seal(secret, associated string) []byte { return []byte(associated + "|" + secret) }
+func seal(secret, context string) []byte { return []byte(context + "|" + secret) }
 
 var errSealed = errors.New("sealed with another key")
 
-func (b box) Open(sealed, associated []byte) ([]byte, error) {
+func (b box) Open(sealed []byte, context string) ([]byte, error) {
 	if b.opened != nil {
 		*b.opened++
 	}
 
-	secret, ok := bytes.CutPrefix(sealed, append(bytes.Clone(associated), '|'))
+	secret, ok := bytes.CutPrefix(sealed, []byte(context+"|"))
 	if !ok {
 		return nil, errSealed
 	}

@@ -2,9 +2,13 @@ package auth
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/auth/sign"
 	"github.com/sluice-gateway/sluice/internal/fault"
 )
 
@@ -15,22 +19,71 @@ type Config struct {
 	// DomainTokens accepts tokens without a project. The edge does not; the management API does,
 	// and Authorize then refuses them for what belongs to a project.
 	DomainTokens bool
+
+	// Skew is how far X-Sdk-Date may be from now (default 15 minutes).
+	Skew time.Duration
+	// MaxSignedBody is how large a body under a signature may be (default 12 MiB).
+	MaxSignedBody int64
+
+	// LockAfter bad signatures in a row of one key from one source lock that pair for LockFor
+	// (default 5, 5 minutes). A source is an address cut to LockPrefix4 or LockPrefix6 bits
+	// (default 32 and 64). LockEntries bounds the table (default 8,192).
+	LockAfter                int
+	LockFor                  time.Duration
+	LockPrefix4, LockPrefix6 int
+	LockEntries              int
+
+	// ReplayEntries is how many used signatures are remembered; 0 turns the replay cache off. A
+	// client that sends the same request twice within a second signs it twice alike, and with
+	// the cache the second is refused.
+	ReplayEntries int
+
+	// PlainAppCodes takes app codes and app keys over plain HTTP as well.
+	PlainAppCodes bool
+	// RefuseAppKeys turns off authentication by app key alone.
+	RefuseAppKeys bool
 }
 
-const defaultTokenCache = 16 << 10
-
 func (c *Config) setDefaults() {
-	if c.TokenCache == 0 {
-		c.TokenCache = defaultTokenCache
+	setDefault(&c.TokenCache, 16<<10)
+	setDefault(&c.Skew, 15*time.Minute)
+	setDefault(&c.MaxSignedBody, 12<<20)
+	setDefault(&c.LockAfter, 5)
+	setDefault(&c.LockFor, 5*time.Minute)
+	setDefault(&c.LockPrefix4, 32)
+	setDefault(&c.LockPrefix6, 64)
+	setDefault(&c.LockEntries, 8<<10)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
 	}
 }
 
 func (c *Config) validate() error {
-	if c.TokenCache < 0 || c.TokenCache > 1<<24 {
-		return fmt.Errorf("auth: token cache of %d entries is out of range", c.TokenCache)
+	const maxEntries = 1 << 24
+
+	between := func(name string, value, low, high int64) error {
+		if value < low || value > high {
+			return fmt.Errorf("auth: %s is %d, want %d to %d", name, value, low, high)
+		}
+
+		return nil
 	}
 
-	return nil
+	return errors.Join(
+		between("TokenCache", int64(c.TokenCache), 1, maxEntries),
+		between("LockEntries", int64(c.LockEntries), 1, maxEntries),
+		between("ReplayEntries", int64(c.ReplayEntries), 0, maxEntries),
+		between("LockAfter", int64(c.LockAfter), 1, 1e6),
+		between("LockFor in ns", int64(c.LockFor), int64(time.Second), int64(24*time.Hour)),
+		between("LockPrefix4", int64(c.LockPrefix4), 1, 32),
+		between("LockPrefix6", int64(c.LockPrefix6), 1, 128),
+		between("Skew in ns", int64(c.Skew), int64(time.Second), int64(24*time.Hour)),
+		between("MaxSignedBody", c.MaxSignedBody, 1, 1<<32),
+	)
 }
 
 // Hooks report what a Verifier does. Nil fields are skipped. They are called on the request path.
@@ -39,13 +92,20 @@ type Hooks struct {
 	Rejected func(code fault.Code)
 	// TokenCache is called for each token, with whether its signature had been verified before.
 	TokenCache func(hit bool)
+	// Locked is called when a key is locked for a source.
+	Locked func(accessKey string, source netip.Prefix)
+	// ReplayEvicted is called when the replay cache is too small for what it should remember.
+	ReplayEvicted func()
 }
 
 // Verifier verifies credentials. It is safe for concurrent use.
 type Verifier struct {
-	cfg    Config
-	hooks  Hooks
-	tokens *tokenCache
+	cfg     Config
+	hooks   Hooks
+	tokens  *tokenCache
+	locks   *lockout
+	replay  *replayCache // nil when off
+	scratch sync.Pool    // of *scratch
 }
 
 // NewVerifier returns a Verifier.
@@ -56,31 +116,84 @@ func NewVerifier(cfg Config, hooks Hooks) (*Verifier, error) {
 		return nil, err
 	}
 
-	return &Verifier{cfg: cfg, hooks: hooks, tokens: newTokenCache(cfg.TokenCache)}, nil
+	v := &Verifier{cfg: cfg, hooks: hooks, tokens: newTokenCache(cfg.TokenCache), locks: newLockout(cfg)}
+
+	if cfg.ReplayEntries > 0 {
+		v.replay = newReplayCache(cfg.ReplayEntries)
+	}
+
+	return v, nil
 }
 
-//nolint:gochecknoglobals // a constant value
-var anonymous = Principal{Method: MethodNone}
+//nolint:gochecknoglobals // constant values
+var (
+	anonymous         = Principal{Method: MethodNone}
+	errTypeNotAllowed = fault.New(fault.AuthTypeNotAllowed, "")
+	errForeignScheme  = fault.New(fault.AuthFormat, "")
+)
 
 // Verify tells who sends r. allowed is what the service accepts. The error is a *fault.Error.
 // For a service that accepts NONE, a request without credentials gives a Principal with
 // MethodNone and an empty Key.
 func (v *Verifier) Verify(d *Directory, r *Request, allowed AuthSet) (*Principal, error) {
 	p, err := v.verify(d, r, allowed)
-	if err != nil && v.hooks.Rejected != nil {
-		v.hooks.Rejected(fault.From(err).Code)
+	if err != nil {
+		if v.hooks.Rejected != nil {
+			v.hooks.Rejected(fault.From(err).Code)
+		}
+
+		return nil, err
 	}
 
-	return p, err
+	return p, nil
 }
 
+// verify picks the first credential of an allowed kind; its verdict is final.
 func (v *Verifier) verify(d *Directory, r *Request, allowed AuthSet) (*Principal, error) {
-	if token := r.Header.Get("x-auth-token"); len(token) > 0 && allowed.Has(AllowToken) {
-		return v.verifyToken(d, token, r.Now)
+	otherKind := false // a credential of a kind that is not allowed
+
+	if token := r.Header.Get("x-auth-token"); len(token) > 0 {
+		if allowed.Has(AllowToken) {
+			return v.verifyToken(d, token, r.Now)
+		}
+
+		otherKind = true
 	}
 
-	if allowed.Has(AllowNone) {
+	authorization := r.Header.Get("authorization")
+	if sign.IsSignature(authorization) {
+		if allowed.Has(AllowAKSK | AllowApp) {
+			if p, err := v.verifySigned(d, r, allowed); err != errOtherKind { //nolint:errorlint // the very value
+				return p, err
+			}
+		}
+
+		otherKind = true
+	}
+
+	if code := r.Header.Get("x-apig-appcode"); len(code) > 0 {
+		if allowed.Has(AllowApp) {
+			return v.verifyAppCode(d, r, code)
+		}
+
+		otherKind = true
+	}
+
+	if key := r.Header.Get("apikey"); len(key) > 0 && !v.cfg.RefuseAppKeys {
+		if allowed.Has(AllowApp) {
+			return v.verifyAppKey(d, r, key)
+		}
+
+		otherKind = true
+	}
+
+	switch {
+	case allowed.Has(AllowNone):
 		return &anonymous, nil
+	case otherKind:
+		return nil, errTypeNotAllowed
+	case len(authorization) > 0:
+		return nil, errForeignScheme
 	}
 
 	return nil, errNoCredentials
