@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+)
+
+// options are the flags of "sluice-runtime serve".
+type options struct {
+	pkg, model, version string
+	treeSHA256          string
+	listen, grpc, ops   string
+	readyFD, parentFD   int
+	drainDelay, grace   time.Duration
+	linger              time.Duration
+	maxBody             int64
+	library             string
+	logLevel            string
+}
+
+const usage = `Usage: sluice-runtime serve --package DIR --model NAME [flags]
+
+Serves one model package over HTTP. Flags:
+`
+
+var errUsage = errors.New("usage")
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+
+	fs := flag.NewFlagSet("sluice-runtime serve", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		_, _ = io.WriteString(stderr, usage)
+
+		fs.PrintDefaults()
+	}
+
+	fs.StringVar(&o.pkg, "package", "", "`directory` with config.json and the model, or a bare model.onnx")
+	fs.StringVar(&o.model, "model", "", "`name` under which the model is served")
+	fs.StringVar(&o.version, "version", "1", "version under which the model is served")
+	fs.StringVar(&o.treeSHA256, "tree-sha256", "", "what the package must hash to")
+	fs.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` for HTTP: host:port or unix:PATH")
+	fs.StringVar(&o.grpc, "grpc", "", "`address` for gRPC; empty means none")
+	fs.StringVar(&o.ops, "ops", "", "`address` for /metrics, /health and /debug/pprof; empty means none")
+	fs.IntVar(&o.readyFD, "ready-fd", -1, "`descriptor` to which the addresses are written once they listen")
+	fs.IntVar(&o.parentFD, "parent-fd", -1, "`descriptor` whose end of file means that the parent is gone")
+	fs.DurationVar(&o.drainDelay, "drain-delay", -1,
+		"how long to keep accepting after SIGTERM (default 2s under a launcher, that is with --parent-fd, else 60s)")
+	fs.DurationVar(&o.grace, "grace", 90*time.Second, "the longest time from SIGTERM to the end")
+	fs.DurationVar(&o.linger, "fail-linger", 5*time.Second, "how long /health tells why the model cannot be loaded before the worker exits")
+	fs.Int64Var(&o.maxBody, "max-body", 64<<20, "largest body in `bytes`, also when decompressed")
+	fs.StringVar(&o.library, "onnxruntime", "", "`path` of libonnxruntime.so; empty means where make setup puts it, or $ONNXRUNTIME_LIB")
+	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+
+	if len(args) == 0 || args[0] != "serve" {
+		fs.Usage()
+
+		return o, errUsage
+	}
+
+	if err := fs.Parse(args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err //nolint:wrapcheck // told apart by the caller
+		}
+
+		return o, errUsage
+	}
+
+	return o, o.check(fs)
+}
+
+func (o *options) check(fs *flag.FlagSet) error {
+	var errs []error
+
+	if fs.NArg() > 0 {
+		errs = append(errs, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
+	}
+
+	if o.pkg == "" {
+		errs = append(errs, errors.New("--package is required"))
+	}
+
+	if o.model == "" {
+		errs = append(errs, errors.New("--model is required"))
+	}
+
+	if o.drainDelay < 0 {
+		o.drainDelay = 60 * time.Second
+		if o.parentFD >= 0 {
+			o.drainDelay = 2 * time.Second
+		}
+	}
+
+	if o.grace < o.drainDelay {
+		errs = append(errs, fmt.Errorf("--grace %v is shorter than --drain-delay %v", o.grace, o.drainDelay))
+	}
+
+	if o.maxBody <= 0 {
+		errs = append(errs, errors.New("--max-body must be positive"))
+	}
+
+	return errors.Join(errs...)
+}
