@@ -3,6 +3,7 @@ package spec_test
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"reflect"
 	"slices"
@@ -65,7 +66,7 @@ func TestParsePackageConfigReadsEverything(t *testing.T) {
 		t.Errorf("head = %+v", c)
 	}
 
-	if a := c.APIs; len(a) != 2 || a[0].URL != "/" || a[0].Method != "POST" || a[1].Method != "GET" || a[1].Protocol != "https" {
+	if a := c.APIs; len(a) != 2 || a[0].URL != "/" || a[0].Method != http.MethodPost || a[1].Method != http.MethodGet || a[1].Protocol != "https" {
 		t.Errorf("apis = %+v", a)
 	} else if a[1].Request.ContentType != "multipart/form-data" || a[1].Response.Data == nil {
 		t.Errorf("messages = %+v %+v", a[1].Request, a[1].Response)

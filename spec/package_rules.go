@@ -33,7 +33,7 @@ func packageRule() object {
 			"working_dir":      text(1, maxText, relativePath),
 			"user":             text(1, 256),
 			"protocol":         oneOfFold("http", "https", "ws", "wss"),
-			"port":             integerOrText(0, 65535),
+			"port":             countOrText(65535),
 			"tls_verify":       boolean(),
 			"endpoints":        list(maxEndpoints, endpointRule().check),
 			"serving":          servingRule().check,
@@ -224,10 +224,10 @@ func healthRule() object {
 			"protocol":              oneOfFold("http", "https"),
 			"url":                   text(1, maxText, healthURL),
 			"command":               text(1, maxText),
-			"initial_delay_seconds": integerOrText(0, maxSeconds),
-			"timeout_seconds":       integerOrText(0, maxSeconds),
-			"period_seconds":        integerOrText(0, maxSeconds),
-			"failure_threshold":     integerOrText(0, 1000),
+			"initial_delay_seconds": countOrText(maxSeconds),
+			"timeout_seconds":       countOrText(maxSeconds),
+			"period_seconds":        countOrText(maxSeconds),
+			"failure_threshold":     countOrText(1000),
 		},
 		after: func(m *mistakes, path string, o map[string]any) {
 			if _, ok := o["command"]; !ok && o["check_method"] == "EXEC" {

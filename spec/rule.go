@@ -110,13 +110,13 @@ func integer(least, most int64) rule {
 	}
 }
 
-// integerOrText is an integer that may be written as a string of digits, as the v1 API does.
-func integerOrText(least, most int64) rule {
-	check := integer(least, most)
+// countOrText is an integer from 0 to most that may be written as a string of digits, as the v1 API does.
+func countOrText(most int64) rule {
+	check := integer(0, most)
 
 	return func(m *mistakes, path string, v any) any {
 		if s, ok := v.(string); ok {
-			if i, err := strconv.ParseInt(s, 10, 64); err == nil && i >= least && i <= most {
+			if i, err := strconv.ParseInt(s, 10, 64); err == nil && i >= 0 && i <= most {
 				return json.Number(strconv.FormatInt(i, 10))
 			}
 		}
@@ -174,7 +174,7 @@ func boolean() rule {
 	}
 }
 
-// list is an array of at most most elements.
+// list is an array with a bounded number of elements.
 func list(most int, elem rule) rule {
 	return func(m *mistakes, path string, v any) any {
 		a, ok := v.([]any)
@@ -198,7 +198,7 @@ func list(most int, elem rule) rule {
 	}
 }
 
-// dict is an object with free keys, at most most of them.
+// dict is an object with free keys, in a bounded number.
 func dict(most int, key func(string) string, elem rule) rule {
 	return func(m *mistakes, path string, v any) any {
 		o, ok := v.(map[string]any)

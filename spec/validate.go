@@ -43,7 +43,7 @@ func validateName(name string) error {
 }
 
 // modelVersion is the v1 API's own pattern.
-var modelVersion = regexp.MustCompile(`^(\d\.|[1-9]\d\.){2}(\d|[1-9]\d)$`) //nolint:gochecknoglobals // compiled once, never changed
+var modelVersion = regexp.MustCompile(`^(\d\.|[1-9]\d\.){2}(\d|[1-9]\d)$`)
 
 // ValidateModelVersion accepts three numbers of one or two digits without leading zeros, such as 1.0.12.
 func ValidateModelVersion(version string) error {

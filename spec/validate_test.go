@@ -46,9 +46,16 @@ func TestDescriptions(t *testing.T) {
 		text           string
 		model, service bool
 	}{
-		{"", true, true}, {"手写数字 (v2), 97 %", true, true}, {strings.Repeat("数", 100), true, true},
-		{strings.Repeat("a", 101), false, false}, {"a&b", false, false}, {"a=b", false, false}, {"<b>", false, false}, {"it's", false, false},
-		{"a+b", true, false}, {"\xff", false, false},
+		{"", true, true},
+		{"手写数字 (v2), 97 %", true, true},
+		{strings.Repeat("数", 100), true, true},
+		{strings.Repeat("a", 101), false, false},
+		{"a&b", false, false},
+		{"a=b", false, false},
+		{"<b>", false, false},
+		{"it's", false, false},
+		{"a+b", true, false},
+		{"\xff", false, false},
 	} {
 		if got := spec.ValidateDescription(c.text) == nil; got != c.model {
 			t.Errorf("model description %q: ok = %v", c.text, got)
@@ -75,7 +82,8 @@ func goodService() spec.Service {
 				Sticky: &spec.Sticky{By: "header", Name: "X-User"},
 				Rules: []spec.Rule{
 					{ModelID: "b", Match: spec.Match{Header: &spec.NameValue{Name: "x-gray", Value: "1"}}},
-					{ModelID: "a", Match: spec.Match{CIDR: "10.0.0.0/8"}}, {ModelID: "a", Match: spec.Match{CIDR: "::1"}},
+					{ModelID: "a", Match: spec.Match{CIDR: "10.0.0.0/8"}},
+					{ModelID: "a", Match: spec.Match{CIDR: "::1"}},
 				},
 			},
 			Retry:  spec.RetryPolicy{Attempts: 3, PerTryTimeoutSeconds: 1},

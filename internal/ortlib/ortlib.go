@@ -26,7 +26,7 @@ const (
 )
 
 // ErrNotFound means that no library stands at any place that Find knows.
-var ErrNotFound = errors.New("libonnxruntime is not found; run \"make setup\" or set " + Env) //nolint:gochecknoglobals // sentinel
+var ErrNotFound = errors.New("libonnxruntime is not found; run \"make setup\" or set " + Env)
 
 // Places are where Find looks; Here describes the running process.
 type Places struct {
@@ -40,8 +40,8 @@ type Places struct {
 func Here() Places {
 	exe, err := os.Executable()
 	if err == nil {
-		if real, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = real
+		if target, err := filepath.EvalSymlinks(exe); err == nil {
+			exe = target
 		}
 	}
 
@@ -124,7 +124,7 @@ func moduleRoot(dir string) string {
 	}
 
 	for {
-		data, err := os.ReadFile(filepath.Join(dir, "go.mod")) //nolint:gosec // a fixed name above the working directory
+		data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil && strings.HasPrefix(string(data), module+"\n") {
 			return dir
 		}

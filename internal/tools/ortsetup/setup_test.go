@@ -93,15 +93,15 @@ func (w *world) npm(library string) {
 	w.program("npm", `echo "$@" >>`+w.bin+`/npm.args; cp `+ball+` onnxruntime-node-1.30.0.tgz`)
 }
 
-// pip installs a pip that downloads a wheel with the given library.
-func (w *world) pip(name, library string) {
+// pip installs a pip that downloads a wheel.
+func (w *world) pip(name string) {
 	w.t.Helper()
 
 	var buf bytes.Buffer
 
 	zw := zip.NewWriter(&buf)
 
-	for member, text := range map[string]string{wheelLibrary: library, "onnxruntime/ThirdPartyNotices.txt": "many"} {
+	for member, text := range map[string]string{wheelLibrary: "from pip", "onnxruntime/ThirdPartyNotices.txt": "many"} {
 		f, err := zw.Create(member)
 		if err != nil {
 			w.t.Fatal(err)
@@ -191,7 +191,7 @@ func TestSetupFetchesWithNpmAndThenDoesNothing(t *testing.T) {
 
 	w := newWorld(t)
 	w.npm("from npm")
-	w.pip("pip3", "from pip")
+	w.pip("pip3")
 
 	for range 3 {
 		if err := w.run(); err != nil {
@@ -222,7 +222,7 @@ func TestSetupFetchesWithAnyPip(t *testing.T) {
 			t.Parallel()
 
 			w := newWorld(t)
-			w.pip(name, "from pip")
+			w.pip(name)
 
 			if name == "python3" { // the same program answers python3 -c "import pip"
 				w.program(name, `case $1 in -c) exit 0;; esac; echo "$@" >>`+w.bin+`/pip.args; cp `+w.bin+`/wheel onnxruntime.whl`)
@@ -247,7 +247,7 @@ func TestSetupFallsBackToPip(t *testing.T) {
 
 	w := newWorld(t)
 	w.program("npm", "echo npm error network is down >&2; exit 1")
-	w.pip("pip3", "from pip")
+	w.pip("pip3")
 
 	if err := w.run(); err != nil || w.installed() != "from pip" {
 		t.Errorf("installed %q, %v", w.installed(), err)
@@ -319,7 +319,7 @@ func TestSetupRefusesAnotherLibrary(t *testing.T) {
 
 	w := newWorld(t)
 	w.npm("tampered")
-	w.pip("pip3", "from pip")
+	w.pip("pip3")
 	w.fails("SHA-256", sum("tampered"), sum("from npm"))
 
 	if w.args("pip") != "" {

@@ -90,7 +90,7 @@ func (s *setup) pip(ctx context.Context) []string {
 	}
 
 	python := s.look("python3")
-	if python == "" || exec.CommandContext(ctx, python, "-c", "import pip").Run() != nil { //nolint:gosec // python, found on PATH
+	if python == "" || exec.CommandContext(ctx, python, "-c", "import pip").Run() != nil {
 		return nil
 	}
 
@@ -157,7 +157,7 @@ func telling(said string) string {
 
 // untar takes members out of a gzipped tarball into dir.
 func untar(archive, dir string, members map[string]string) (map[string]string, error) {
-	f, err := os.Open(archive) //nolint:gosec // what the package client left in our folder
+	f, err := os.Open(archive)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
@@ -228,7 +228,7 @@ func unzip(archive, dir string, members map[string]string) (map[string]string, e
 func save(r io.Reader, dir, name string) (string, error) {
 	path := filepath.Join(dir, name)
 
-	f, err := os.Create(path) //nolint:gosec // one of a few fixed names in our folder
+	f, err := os.Create(path)
 	if err != nil {
 		return "", fmt.Errorf("create %s: %w", name, err)
 	}
@@ -270,7 +270,7 @@ func verify(path, want string) error {
 }
 
 func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path) //nolint:gosec // our own target or working file
+	f, err := os.Open(path)
 	if err != nil {
 		return "", err //nolint:wrapcheck // the caller tells errors apart
 	}

@@ -31,7 +31,7 @@ func main() {
 // run starts the command and reports its stream; an error means that something failed.
 func run(ctx context.Context, argv []string, out, errOut io.Writer) error {
 	if len(argv) == 0 {
-		return errors.New("give the command to run, such as: testsum go test -json ./...")
+		return errors.New("give the command to run, such as: testsum go test -json PACKAGES")
 	}
 
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // running the given command is what this is for
