@@ -1,0 +1,496 @@
+package edge
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/gateway/edge/wire"
+	"github.com/sluice-gateway/sluice/internal/fault"
+)
+
+// States of a connection, for the drain.
+const (
+	connIdle    int32 = iota // between requests
+	connActive               // from the first byte of a request until its answer was written
+	connClosing              // told to end; set by the drain on an idle connection
+)
+
+// conn stands between a socket and fasthttp. Its goroutine is the one of the connection; what others
+// may touch is atomic or under mu.
+type conn struct {
+	net.Conn // the socket, or TLS over it
+
+	door   *door
+	socket *net.TCPConn
+	fd     int
+	remote netip.AddrPort
+	born   time.Time
+
+	state atomic.Int32
+
+	// mu guards busy, which is the exchange whose handler runs, for the watcher.
+	mu   sync.Mutex
+	busy *exchange
+
+	x        *exchange // nil while parked
+	feed     int       // bytes of x's head that fasthttp has not taken yet
+	requests int
+
+	one [1]byte // the first byte of a request while parked
+
+	ending   bool // no further request
+	parking  bool // fasthttp is left without closing
+	linger   bool // the client may still be sending
+	mute     bool // the answer was written past fasthttp
+	hijacked bool
+	writeErr error
+}
+
+// Read gives fasthttp the head of the next request, which the guard let in, and nothing else.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.hijacked {
+		return c.readHijacked(p)
+	}
+
+	if c.feed == 0 {
+		c.finish()
+
+		if c.ending {
+			return 0, io.EOF
+		}
+
+		switch c.next() {
+		case nextReady:
+		case nextIdle:
+			c.parking = true
+
+			return 0, io.EOF
+		case nextEnd:
+			c.ending = true
+
+			return 0, io.EOF
+		}
+
+		// A head that does not fit the reader of this fasthttp server moves to the one with large buffers.
+		if c.door.serverFor(c.feed) != c.x.server {
+			c.parking = true
+
+			return 0, io.EOF
+		}
+	}
+
+	x := c.x
+	n := copy(p, x.buf[x.head.end-c.feed:x.head.end])
+	c.feed -= n
+
+	return n, nil
+}
+
+// readHijacked gives what was buffered and then the raw connection.
+func (c *conn) readHijacked(p []byte) (int, error) {
+	if x := c.x; x != nil && x.r < x.w {
+		n := copy(p, x.buf[x.r:x.w])
+		x.r += n
+
+		return n, nil
+	}
+
+	return c.Conn.Read(p) //nolint:wrapcheck // net.Conn's contract
+}
+
+// Write sends p under a deadline of its own.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.mute {
+		return len(p), nil
+	}
+
+	if c.writeErr != nil {
+		return 0, c.writeErr
+	}
+
+	t := &c.door.edge.cfg.Timeouts
+	limit := t.Write.D() + time.Duration(len(p))*time.Second/time.Duration(t.MinWriteRate)
+
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+		c.writeErr = err
+
+		return 0, err //nolint:wrapcheck // net.Conn's contract
+	}
+
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.writeErr = err
+		c.ending = true
+	}
+
+	if c.x != nil {
+		c.x.bytesOut += int64(n)
+	}
+
+	return n, err //nolint:wrapcheck // net.Conn's contract
+}
+
+// Close is what fasthttp calls when it is done with the connection; whether the socket ends then
+// is decided by serve.
+func (c *conn) Close() error {
+	c.finish()
+
+	if c.hijacked {
+		return c.Conn.Close() //nolint:wrapcheck // net.Conn's contract
+	}
+
+	if !c.parking {
+		c.ending = true
+	}
+
+	return nil
+}
+
+type nextResult uint8
+
+const (
+	nextReady nextResult = iota // x holds an acceptable head
+	nextIdle                    // nothing came for a while: park
+	nextEnd                     // the connection is over
+)
+
+// next waits for the next head. While it is parked (x is nil) it waits as long as a connection may be
+// idle, otherwise until it should be parked.
+func (c *conn) next() nextResult {
+	if c.state.Load() == connClosing {
+		return nextEnd
+	}
+
+	x := c.x
+	if x == nil {
+		if !c.awaitFirstByte() {
+			return nextEnd
+		}
+
+		x = c.x
+	} else if x.r == x.w {
+		x.r, x.w = 0, 0
+
+		if c.door.edge.cfg.LowMemory {
+			return nextIdle
+		}
+
+		if r := c.awaitHot(); r != nextReady {
+			return r
+		}
+	} else if !c.state.CompareAndSwap(connIdle, connActive) {
+		return nextEnd
+	}
+
+	x.begin()
+
+	if err := c.readHead(); err != nil {
+		var f *fault.Error
+		if errors.As(err, &f) {
+			c.refuse(f)
+		}
+
+		return nextEnd
+	}
+
+	return nextReady
+}
+
+// awaitFirstByte waits without holding any buffer.
+func (c *conn) awaitFirstByte() bool {
+	wait := c.door.edge.cfg.Timeouts.Idle.D()
+	if c.requests == 0 {
+		wait = c.door.edge.cfg.Timeouts.Header.D()
+	}
+
+	if c.Conn.SetReadDeadline(time.Now().Add(wait)) != nil || c.state.Load() == connClosing {
+		return false
+	}
+
+	n, _ := c.Conn.Read(c.one[:])
+	if n == 0 || !c.state.CompareAndSwap(connIdle, connActive) {
+		return false
+	}
+
+	c.x = c.door.edge.acquire(c)
+	c.x.buf[0] = c.one[0]
+	c.x.w = 1
+
+	return true
+}
+
+// awaitHot waits a little with the buffers at hand, because most requests follow closely.
+func (c *conn) awaitHot() nextResult {
+	t := &c.door.edge.cfg.Timeouts
+
+	if c.Conn.SetReadDeadline(time.Now().Add(min(t.ParkAfter.D(), t.Idle.D()))) != nil || c.state.Load() == connClosing {
+		return nextEnd
+	}
+
+	n, err := c.Conn.Read(c.x.buf)
+	if n == 0 {
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.state.Load() == connIdle {
+			return nextIdle
+		}
+
+		return nextEnd
+	}
+
+	if !c.state.CompareAndSwap(connIdle, connActive) {
+		return nextEnd
+	}
+
+	c.x.w = n
+
+	return nextReady
+}
+
+// readHead collects a head and has it judged. A returned fault is to be told to the client;
+// another error is the end of the connection.
+func (c *conn) readHead() error {
+	x, e := c.x, c.door.edge
+	timed := false
+	scan := 0
+
+	for {
+		if scan == 0 {
+			x.r += wire.SkipBlank(x.buf[x.r:x.w])
+		}
+
+		got := x.buf[x.r:x.w]
+
+		if end := wire.End(got, scan); end >= 0 {
+			return c.judge(end)
+		}
+
+		if err := wire.Premature(got, scan, &e.lim); err != nil {
+			return err
+		}
+
+		// A CR alone may be the first half of a blank line.
+		if scan = len(got); scan == 1 && got[0] == '\r' {
+			scan = 0
+		}
+
+		if !timed {
+			timed = true
+
+			limit := time.Now().Add(e.cfg.Timeouts.Header.D())
+			if c.requests == 0 {
+				limit = c.born.Add(e.cfg.Timeouts.Header.D() + c.door.handshakeShare())
+			}
+
+			if err := c.Conn.SetReadDeadline(limit); err != nil {
+				return io.EOF
+			}
+		}
+
+		x.room()
+
+		n, err := c.Conn.Read(x.buf[x.w:])
+		x.w += n
+
+		if n == 0 && err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && len(got) > 0 {
+				return fault.New(fault.RequestTimeout, "The request header took too long to arrive.")
+			}
+
+			return io.EOF
+		}
+	}
+}
+
+// judge parses the head that ends at end bytes after x.r.
+func (c *conn) judge(end int) error {
+	x := c.x
+	raw := x.buf[x.r : x.r+end]
+
+	if err := x.head.Parse(raw, c.door.kind.String(), &c.door.edge.lim); err != nil {
+		return err
+	}
+
+	x.r += end
+	x.head.end = x.r
+	c.feed = end
+	c.requests++
+
+	return nil
+}
+
+// finish settles the exchange whose answer was written, and leaves the stream where the next
+// request starts.
+func (c *conn) finish() {
+	x := c.x
+	if x == nil || !x.active {
+		return
+	}
+
+	x.settle()
+
+	if !c.ending && !x.body.skip() {
+		c.ending, c.linger = true, true
+	}
+
+	x.body.reset()
+	x.compact()
+
+	c.mute = false
+	c.state.CompareAndSwap(connActive, connIdle)
+}
+
+// park gives the buffers back.
+func (c *conn) park() {
+	if c.x != nil {
+		c.door.edge.release(c.x)
+		c.x = nil
+	}
+}
+
+// serve runs the whole life of a connection.
+func (c *conn) serve() {
+	defer c.end()
+	defer c.recoverPanic()
+
+	if !c.door.handshake(c) {
+		c.door.edge.hooks.Refused(c.door.kind, RefusedTLS)
+
+		return
+	}
+
+	for !c.ending {
+		if c.feed == 0 {
+			if c.next() != nextReady {
+				return
+			}
+		}
+
+		c.parking = false
+		c.x.server = c.door.serverFor(c.feed)
+
+		err := c.x.server.ServeConn(c)
+
+		if c.hijacked {
+			return
+		}
+
+		if err != nil && !isNetError(err) {
+			c.door.edge.log.Debug("edge connection ended", "remote", c.remote.String(), "err", err.Error())
+		}
+
+		if c.feed == 0 && (c.x == nil || c.x.r == c.x.w) {
+			c.park()
+		}
+	}
+}
+
+// recoverPanic keeps a panic that escaped the handler's own recover from ending the process.
+func (c *conn) recoverPanic() {
+	if v := recover(); v != nil {
+		c.door.edge.panicked(v, "")
+		c.ending = true
+	}
+}
+
+// end closes the socket, in a way that lets the client read what was written.
+func (c *conn) end() {
+	if c.hijacked {
+		return
+	}
+
+	c.finish()
+	c.park()
+
+	if c.linger {
+		c.lingeringClose()
+	}
+
+	_ = c.Conn.Close() // nobody is left to tell
+	c.door.edge.forget(c)
+}
+
+// maxLingerBytes is what a client may still send after an early error before it is cut.
+const maxLingerBytes = 16 << 20
+
+// lingeringClose says that nothing more follows and reads on for a moment: closing with unread bytes
+// would reset the connection, and the reset may overtake the answer.
+func (c *conn) lingeringClose() {
+	if t, ok := c.Conn.(interface{ CloseWrite() error }); ok && t.CloseWrite() != nil {
+		return
+	}
+
+	if c.socket != nil && c.Conn != net.Conn(c.socket) && c.socket.CloseWrite() != nil {
+		return
+	}
+
+	var from io.Reader = c.Conn
+	if c.socket != nil {
+		from = c.socket
+		_ = c.socket.SetReadDeadline(time.Now().Add(c.door.edge.cfg.Timeouts.Linger.D()))
+	} else {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(c.door.edge.cfg.Timeouts.Linger.D()))
+	}
+
+	buf := c.door.edge.buffer()
+	defer c.door.edge.unbuffer(buf)
+
+	for total := 0; total < maxLingerBytes; {
+		n, err := from.Read(*buf)
+		if err != nil {
+			return
+		}
+
+		total += n
+	}
+}
+
+// wake ends an idle connection, and reports whether it was idle.
+func (c *conn) wake() bool {
+	if !c.state.CompareAndSwap(connIdle, connClosing) {
+		return c.state.Load() == connClosing
+	}
+
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+
+	return true
+}
+
+// Deadlines are set where they belong; fasthttp's are not wanted.
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	if c.hijacked {
+		return c.Conn.SetDeadline(t) //nolint:wrapcheck // net.Conn's contract
+	}
+
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.hijacked {
+		return c.Conn.SetReadDeadline(t) //nolint:wrapcheck // net.Conn's contract
+	}
+
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if c.hijacked {
+		return c.Conn.SetWriteDeadline(t) //nolint:wrapcheck // net.Conn's contract
+	}
+
+	return nil
+}
+
+func isNetError(err error) bool {
+	var n net.Error
+
+	return errors.As(err, &n) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}

@@ -1,0 +1,94 @@
+package edge
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// drainStep is how often a drain looks whether it is done.
+const drainStep = 20 * time.Millisecond
+
+// drain closes the doors without losing a request: first every answer says "Connection: close" while
+// the doors stay open, so that clients go elsewhere by themselves; then the doors close, idle
+// connections end, and what is in flight may finish until the deadline.
+func (e *Edge) drain(ctx context.Context) Summary {
+	begin := time.Now()
+	s := Summary{InFlight: e.InFlight()}
+
+	e.draining.Store(true)
+	e.hooks.Draining(true, s.InFlight, 0)
+	e.wait(ctx, e.cfg.Drain.Delay.D(), func() bool { return e.conns.count() == 0 && e.cfg.Drain.Delay.D() == 0 })
+
+	if err := e.closeListeners(); err != nil {
+		e.log.Warn("edge cannot close a door", "err", err.Error())
+	}
+
+	e.wait(ctx, e.cfg.Drain.Deadline.D(), func() bool {
+		e.conns.each(func(c *conn) { c.wake() })
+		e.hooks.Draining(true, e.InFlight(), 0)
+
+		return e.conns.count() == 0
+	})
+
+	s.Cut = e.InFlight()
+	s.Connections = e.cut()
+	e.conns.running.Wait()
+
+	s.Waited = time.Since(begin)
+	e.hooks.Draining(false, 0, s.Cut)
+
+	return s
+}
+
+// wait returns after limit, or when done is true, or when the drain is aborted.
+func (e *Edge) wait(ctx context.Context, limit time.Duration, done func() bool) {
+	end := time.NewTimer(limit)
+	defer end.Stop()
+
+	step := time.NewTicker(drainStep)
+	defer step.Stop()
+
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.abort:
+			return
+		case <-end.C:
+			return
+		case <-step.C:
+		}
+	}
+}
+
+// cut ends by force what is left and returns how many connections that were.
+func (e *Edge) cut() int {
+	n := 0
+
+	e.conns.each(func(c *conn) {
+		n++
+
+		c.cancel(nil)
+
+		// Nothing is to be said any more: reset, so that the client does not take half an
+		// answer for a whole one.
+		if c.socket != nil {
+			_ = c.socket.SetLinger(0)
+		}
+
+		closeSocket(c)
+	})
+
+	return n
+}
+
+// closeSocket closes below TLS, which would wait to say good-bye.
+func closeSocket(c *conn) {
+	var sock net.Conn = c.socket
+	if c.socket == nil {
+		sock = c.Conn
+	}
+
+	_ = sock.Close() // nobody is left to tell
+}
