@@ -138,7 +138,8 @@ func (k *collector) settle(quiet, most time.Duration) (data []byte, closed bool)
 
 	for range tick.C {
 		k.mu.Lock()
-		still := time.Since(k.last) > quiet && time.Since(begin) > quiet
+		waited := time.Since(begin)
+		still := time.Since(k.last) > quiet && waited > quiet && (k.buf.Len() > 0 || waited > 2*time.Second)
 		data, closed = bytes.Clone(k.buf.Bytes()), k.closed
 		k.mu.Unlock()
 

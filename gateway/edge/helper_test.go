@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -147,7 +149,15 @@ func start(tb testing.TB, cfg edge.Config, h edge.Handler, change ...func(*edge.
 func (r *running) dial(tb testing.TB) net.Conn {
 	tb.Helper()
 
-	c, err := net.Dial("tcp", r.HTTPAddr())
+	return dialAddr(tb, r.HTTPAddr())
+}
+
+func dialAddr(tb testing.TB, addr string) net.Conn {
+	tb.Helper()
+
+	var d net.Dialer
+
+	c, err := d.DialContext(tb.Context(), "tcp", addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -195,5 +205,9 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+func ms(n int) config.Duration { return config.Duration(time.Duration(n) * time.Millisecond) }
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 func insecure() *tls.Config { return &tls.Config{InsecureSkipVerify: true} } //nolint:gosec // a test against a certificate made in it
