@@ -388,7 +388,7 @@ func (v *Verifier) bodyHash(s *scratch, c *credential, r *Request) (given []byte
 		return nil, errAuthFormat("the digest of the body is stated twice")
 	case string(value) == sign.UnsignedPayload:
 		if !sign.Lists(s.auth.SignedHeaders, name) {
-			return nil, fault.New(c.faults.mismatch, "%sverify %s fail, %s is not signed", c.faults.prefix, c.faults.what(), name)
+			return nil, fault.New(c.faults.mismatch, "%sverify %s fail, %s is not signed", c.faults.prefix, c.faults.what(), s.auth.Algorithm.ContentHeader())
 		}
 
 		s.message.BodyHash = value
