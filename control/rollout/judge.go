@@ -214,6 +214,8 @@ func (s *step) complete() {
 		s.log(spec.UpdateSuccess, "")
 	}
 
+	// Instances of the former target may still be draining.
+	s.state.Superseded = append(s.state.Superseded, s.state.Active)
 	s.state.Active, s.state.Upgrade = s.state.Target, nil
 }
 
@@ -249,8 +251,14 @@ func (s *step) poisoned(l *lane) bool {
 
 // trimSuperseded forgets former targets without instances.
 func (s *step) trimSuperseded() {
+	fresh := templates(s.state.Target)
+
 	s.state.Superseded = slices.DeleteFunc(s.state.Superseded, func(list []spec.Entry) bool {
 		for _, t := range templates(list) {
+			if slices.Contains(fresh, t) {
+				continue
+			}
+
 			if slices.ContainsFunc(s.Instances, func(inst spec.Instance) bool { return inst.Template == t }) {
 				return false
 			}

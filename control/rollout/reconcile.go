@@ -304,7 +304,8 @@ func (s *step) stopAll() {
 		s.leave(inst.ID)
 	}
 
-	s.state.Upgrade, s.state.Active, s.state.Superseded, s.state.Quarantined = nil, nil, nil, nil
+	s.state.Superseded = append(s.state.Superseded, s.state.Active)
+	s.state.Upgrade, s.state.Active, s.state.Quarantined = nil, nil, nil
 	s.state.ErrorMsg, s.state.Ready, s.state.Total, s.state.Progress = "", 0, len(s.Instances), 0
 
 	switch {

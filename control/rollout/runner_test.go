@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,20 +179,38 @@ func readyCount(list []spec.Instance) int {
 	return n
 }
 
-func eventTexts(t *testing.T, st *store.Store, id string) string {
+// awaitEvents returns the events of a service once all of want are among them.
+func awaitEvents(t *testing.T, st *store.Store, id string, want ...string) string {
 	t.Helper()
 
-	items, err := st.Events.List(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	changed := st.Changed(t.Context(), store.KindEvents)
+	timeout := time.After(patience)
 
 	var b strings.Builder
-	for _, item := range items {
-		b.WriteString(item.Value.Type + " " + item.Value.Info + "\n")
-	}
 
-	return b.String()
+	for {
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("not all of %q among the events:\n%s", want, b.String())
+		}
+
+		items, err := st.Events.List(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		b.Reset()
+
+		for _, item := range items {
+			b.WriteString(item.Value.Type + " " + item.Value.Info + "\n")
+		}
+
+		missing := slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(b.String(), w) })
+		if !missing {
+			return b.String()
+		}
+	}
 }
 
 func TestServiceLivesFromDeploymentToDeletion(t *testing.T) {
@@ -213,9 +232,7 @@ func TestServiceLivesFromDeploymentToDeletion(t *testing.T) {
 		return running(2)(state, now) && now[0].PID != list[0].PID && now[1].PID != list[0].PID
 	})
 
-	if texts := eventTexts(t, st, "s"); !strings.Contains(texts, "abnormal [m 1.0.0] instance s-") || !strings.Contains(texts, "SIGKILL") {
-		t.Errorf("events:\n%s", texts)
-	}
+	awaitEvents(t, st, "s", "abnormal [m 1.0.0] instance s-", "SIGKILL")
 
 	update(t, st, "s", func(s *spec.Service) { s.Entries[0].InstanceCount = 3 })
 	await(t, st, "s", "scaled up", running(3))
@@ -310,15 +327,8 @@ func TestUpgradeToABrokenModelRollsBack(t *testing.T) {
 			state.Upgrade == nil && running(2)(state, now)
 	})
 
-	texts := eventTexts(t, st, "s")
-	for _, want := range []string{
-		"Perform a rollback. Error: [bad 1.0.0] model.onnx is no model", "update failed, rolled back",
-	} {
-		if !strings.Contains(texts, want) {
-			t.Errorf("no event %q in\n%s", want, texts)
-		}
-	}
-
+	texts := awaitEvents(t, st, "s",
+		"Perform a rollback. Error: [bad 1.0.0] model.onnx is no model", "update failed, rolled back")
 	if strings.Contains(texts, "[good 1.0.0] instance s-1 is being stopped") {
 		t.Error("the old version was touched")
 	}

@@ -66,14 +66,10 @@ func declared(target, want []spec.Entry) []spec.Entry {
 	return out
 }
 
-// oldEntries lists, for each lane, the entries that it replaces; the last list holds those
-// without a lane.
+// oldEntries lists, for each lane, the entries that it replaces, as long as instances of
+// them are there; the last list holds those without a lane.
 func oldEntries(st *spec.ServiceState, lanes int) [][]spec.Entry {
 	out := make([][]spec.Entry, lanes+1)
-	if st.Upgrade == nil {
-		return out
-	}
-
 	p := place(st)
 	seen := map[string]bool{}
 
