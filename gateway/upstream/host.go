@@ -1,0 +1,205 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+// host is the Backend of one instance: its address and its idle connections.
+type host struct {
+	client  *Client
+	network string
+	address string
+	name    string // for the Host header
+	tls     *tls.Config
+
+	mu     sync.Mutex // guards the rest
+	idle   []*conn    // the one used last stands last
+	closed bool
+}
+
+var errAddress = errors.New("the instance has no usable address")
+
+func newHost(cl *Client, in spec.Instance) (*host, error) {
+	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address}
+
+	switch in.Network {
+	case "", "tcp", "tcp4", "tcp6":
+		if h.network == "" {
+			h.network = "tcp"
+		}
+
+		name, port, err := net.SplitHostPort(in.Address)
+		if err != nil || port == "" || name == "" {
+			return nil, fmt.Errorf("%w: %q", errAddress, in.Address)
+		}
+	case "unix":
+		if in.Address == "" {
+			return nil, errAddress
+		}
+
+		h.name = "localhost"
+	default:
+		return nil, fmt.Errorf("%w: network %q", errAddress, in.Network)
+	}
+
+	switch in.Scheme {
+	case "", "http", "ws":
+	case "https", "wss":
+		h.tls = cl.tlsFor(h)
+	default:
+		return nil, fmt.Errorf("%w: scheme %q", errAddress, in.Scheme)
+	}
+
+	return h, nil
+}
+
+// tlsFor is the TLS configuration towards an instance.
+func (cl *Client) tlsFor(h *host) *tls.Config {
+	var t *tls.Config
+	if cl.cfg.TLS != nil {
+		t = cl.cfg.TLS.Clone()
+	} else {
+		t = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.local()} //nolint:gosec // loopback only
+	}
+
+	if t.ServerName == "" {
+		t.ServerName = "localhost"
+		if name, _, err := net.SplitHostPort(h.address); err == nil {
+			t.ServerName = name
+		}
+	}
+
+	return t
+}
+
+// local reports whether the instance is on this machine.
+func (h *host) local() bool {
+	if h.network == "unix" {
+		return true
+	}
+
+	ap, err := netip.ParseAddrPort(h.address)
+
+	return err == nil && ap.Addr().IsLoopback()
+}
+
+// get returns an idle connection that is still good, or makes one.
+func (h *host) get(ctx context.Context, deadline time.Time) (*conn, error) {
+	for {
+		h.mu.Lock()
+
+		n := len(h.idle)
+		if n == 0 {
+			h.mu.Unlock()
+
+			return h.dial(ctx, deadline)
+		}
+
+		x := h.idle[n-1]
+		h.idle[n-1] = nil
+		h.idle = h.idle[:n-1]
+		h.mu.Unlock()
+
+		if x.usable() {
+			x.reused = true
+
+			return x, nil
+		}
+
+		x.close()
+	}
+}
+
+func (h *host) dial(ctx context.Context, deadline time.Time) (*conn, error) {
+	if end := time.Now().Add(h.client.cfg.DialTimeout); end.Before(deadline) {
+		deadline = end
+	}
+
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+
+	var d net.Dialer
+
+	raw, err := d.DialContext(ctx, h.network, h.address)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", h.address, err)
+	}
+
+	nc := raw
+
+	if h.tls != nil {
+		secure := tls.Client(raw, h.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("TLS handshake with %s: %w", h.address, err), raw.Close())
+		}
+
+		nc = secure
+	}
+
+	return newConn(h, nc, raw), nil
+}
+
+// put takes a connection back whose answer was read to the end.
+func (h *host) put(x *conn) {
+	x.rest()
+	x.used = time.Now()
+
+	h.mu.Lock()
+
+	if h.closed || len(h.idle) >= h.client.cfg.MaxIdle {
+		h.mu.Unlock()
+		x.close()
+
+		return
+	}
+
+	h.idle = append(h.idle, x)
+	h.mu.Unlock()
+}
+
+// expire closes what was last used before t.
+func (h *host) expire(t time.Time) {
+	h.mu.Lock()
+
+	n := 0
+	for n < len(h.idle) && h.idle[n].used.Before(t) {
+		n++
+	}
+
+	old := append([]*conn(nil), h.idle[:n]...)
+	h.idle = append(h.idle[:0], h.idle[n:]...)
+	clear(h.idle[len(h.idle):cap(h.idle)])
+	h.mu.Unlock()
+
+	for _, x := range old {
+		x.close()
+	}
+}
+
+// Close implements pool.Backend.
+func (h *host) Close() error {
+	h.mu.Lock()
+	old := h.idle
+	h.idle, h.closed = nil, true
+	h.mu.Unlock()
+
+	for _, x := range old {
+		x.close()
+	}
+
+	h.client.forget(h)
+
+	return nil
+}
+
+// flush closes what is idle: it is probably as dead as the connection that just broke.
+func (h *host) flush() { h.expire(time.Now().Add(time.Hour)) }
