@@ -136,7 +136,7 @@ func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 		return err
 	}
 
-	allowed := auth.AllowDefault
+	allowed := auth.AuthSet(auth.AllowDefault)
 	project, id := "", ""
 
 	if m.Found {
@@ -156,11 +156,11 @@ func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 
 	c.Record.Principal = p
 
-	if p != nil && p.Method != auth.MethodNone {
-		if !m.Found {
-			project, id = p.ProjectID, string(m.ID)
-		}
-
+	if !m.Found && p != nil {
+		project, id = p.ProjectID, string(m.ID)
+	}
+	// A key without a project of its own has no rights to be asked for in the empty project.
+	if p != nil && p.Method != auth.MethodNone && (m.Found || project != "") {
 		if err := w.plan.Guard.Authorize(p, spec.ActionPredict, project, id); err != nil {
 			return err
 		}
