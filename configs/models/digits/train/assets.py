@@ -69,7 +69,9 @@ def main():
     samples = PACKAGE / "samples"
     samples.mkdir(exist_ok=True)
     for label in range(10):
-        row = int(np.flatnonzero(labels == label)[0])
+        rows = np.flatnonzero(labels == label)
+        typical = digits[rows].mean(axis=0)
+        row = rows[np.abs(digits[rows] - typical).sum(axis=(1, 2)).argmin()]  # the most ordinary one
         (samples / f"{label}.png").write_bytes(
             variants.encode_png(variants.picture(digits[row], 128, 128, "bicubic", light=True), "L")
         )

@@ -23,30 +23,28 @@ def decode(data):
 
 
 def planes(im):
-    """Colour (h, w, 3) and alpha (h, w) in 0..1, or None where the picture has no alpha."""
+    """Luma and alpha (0..1), or None where the picture has no alpha."""
     if im.mode in ("I;16", "I;16B", "I;16L", "I"):
-        grey = np.asarray(im).astype(np.float64) / 257.0
-        return np.repeat(grey[:, :, None], 3, axis=2), None
+        return np.asarray(im).astype(np.float64) / 257.0, None
     if im.mode == "P":
         im = im.convert("RGBA" if "transparency" in im.info else "RGB")
     if im.mode == "LA":
         a = np.asarray(im).astype(np.float64)
-        return np.repeat(a[:, :, :1], 3, axis=2), a[:, :, 1] / 255.0
+        return a[:, :, 0], a[:, :, 1] / 255.0
     if im.mode == "RGBA":
         a = np.asarray(im).astype(np.float64)
-        return a[:, :, :3], a[:, :, 3] / 255.0
+        return luma(a[:, :, :3]), a[:, :, 3] / 255.0
     if im.mode in ("1", "L"):
-        grey = np.asarray(im.convert("L")).astype(np.float64)
-        return np.repeat(grey[:, :, None], 3, axis=2), None
-    return np.asarray(im.convert("RGB")).astype(np.float64), None
+        return np.asarray(im.convert("L")).astype(np.float64), None
+    return luma(np.asarray(im.convert("RGB")).astype(np.float64)), None
 
 
 def luma(rgb):
     return rgb @ np.array([0.299, 0.587, 0.114])
 
 
-def composite(rgb, alpha):
-    y = luma(rgb)
+def composite(y, alpha):
+    """Stage 3 with background auto. It is linear, so the luma may be composited instead of the colours."""
     if alpha is None:
         return y
     seen = alpha.sum()
