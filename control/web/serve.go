@@ -1,0 +1,245 @@
+package web
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/internal/fault"
+)
+
+// Reply is an answer with a status and headers of its own. A nil Body sends none.
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   any
+}
+
+// NewServer returns a server with the limits that keep slow and oversized clients out. The
+// caller sets the address and runs it.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		WriteTimeout:      120 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    128 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (rt *Router) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
+	r := &Request{HTTP: hr, ID: newID(), router: rt}
+	w.Header().Set("X-Request-Id", r.ID)
+
+	route, vars, methods := rt.find(hr.Method, hr.URL.EscapedPath())
+	if route == nil {
+		rt.fail(w, r, styleOf(hr.URL.Path), noRoute(w, methods))
+
+		return
+	}
+
+	r.vars = vars
+	status, err := rt.serve(w, r, route)
+
+	if rt.cfg.Hooks.Done != nil {
+		rt.cfg.Hooks.Done(&route.Route, r, status, err)
+	}
+
+	rt.logDone(r, route, status, err)
+}
+
+// serve runs one operation and sends its answer. It returns the status and the error sent.
+func (rt *Router) serve(w http.ResponseWriter, r *Request, route *compiled) (status int, err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+
+		if p == http.ErrAbortHandler { //nolint:errorlint // the very value is a signal
+			panic(p)
+		}
+
+		rt.log.Error("panic in an API operation", "operation", route.Name, "request_id", r.ID, "panic", p, "stack", string(debug.Stack()))
+
+		err = fmt.Errorf("panic: %v", p)
+		status = rt.fail(w, r, route.Style, err)
+	}()
+
+	answer, err := rt.run(w, r, route)
+	if err != nil {
+		return rt.fail(w, r, route.Style, err), err
+	}
+
+	return rt.send(w, r, answer), nil
+}
+
+func (rt *Router) run(w http.ResponseWriter, r *Request, route *compiled) (any, error) {
+	r.limitBody(w)
+
+	if !route.Public {
+		p, err := rt.gate.Authenticate(r.authRequest())
+		if err != nil {
+			return nil, err
+		}
+
+		r.Principal = p
+
+		if route.Action != "" {
+			if err := r.Authorize(route.Action, r.Var("project_id"), r.Var(route.Resource)); err != nil {
+				return nil, err
+			}
+		}
+	}
+
+	return route.Handle(r)
+}
+
+// Authorize checks a further action of the caller.
+func (r *Request) Authorize(action, projectID, id string) error {
+	return r.router.gate.Authorize(r.Principal, action, projectID, id)
+}
+
+func (rt *Router) send(w http.ResponseWriter, r *Request, answer any) int {
+	reply, ok := answer.(Reply)
+	if !ok {
+		reply = Reply{Status: http.StatusOK, Body: answer}
+	}
+
+	for k, v := range reply.Header {
+		w.Header()[k] = v
+	}
+
+	if reply.Body == nil {
+		w.WriteHeader(reply.Status)
+
+		return reply.Status
+	}
+
+	body, err := json.Marshal(reply.Body)
+	if err != nil {
+		return rt.fail(w, r, ModelArts, fmt.Errorf("encode answer: %w", err))
+	}
+
+	rt.write(w, r, reply.Status, body)
+
+	return reply.Status
+}
+
+func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error) int {
+	f := fault.From(err)
+	status := f.Code.Status()
+
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
+	}
+
+	if f.Code == fault.Internal {
+		rt.log.Error("API operation failed", "request_id", r.ID, "method", r.HTTP.Method, "error", err)
+	}
+
+	// The rest of a body that nobody read would have to be taken in before the next request.
+	if r.bodyUnread() {
+		w.Header().Set("Connection", "close")
+	}
+
+	rt.write(w, r, status, style.body(f, r.ID))
+
+	return status
+}
+
+func (rt *Router) write(w http.ResponseWriter, r *Request, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+
+	if r.HTTP.Method == http.MethodHead {
+		return
+	}
+
+	if _, err := w.Write(body); err != nil {
+		rt.log.Debug("client gone before the answer", "request_id", r.ID, "error", err)
+	}
+}
+
+func (rt *Router) logDone(r *Request, route *compiled, status int, err error) {
+	level := slog.LevelInfo
+	if err == nil && (r.HTTP.Method == http.MethodGet || r.HTTP.Method == http.MethodHead) {
+		level = slog.LevelDebug
+	}
+
+	ctx := r.HTTP.Context()
+	if !rt.log.Enabled(ctx, level) {
+		return
+	}
+
+	attrs := []slog.Attr{
+		slog.String("operation", route.Name), slog.Int("status", status), slog.String("request_id", r.ID),
+		slog.String("remote", r.Remote().String()),
+	}
+
+	if r.Principal != nil {
+		attrs = append(attrs, slog.String("user_id", r.Principal.UserID))
+	}
+
+	if id := r.Var("project_id"); id != "" {
+		attrs = append(attrs, slog.String("project_id", id))
+	}
+
+	if err != nil {
+		attrs = append(attrs, slog.String("error_code", fault.From(err).Code.Wire()))
+	}
+
+	rt.log.LogAttrs(ctx, level, "api", attrs...)
+}
+
+func noRoute(w http.ResponseWriter, methods []string) error {
+	if len(methods) == 0 {
+		return fault.New(fault.APINotFound, "")
+	}
+
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+
+	return fault.New(fault.MethodNotAllowed, "")
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+
+	return hex.EncodeToString(b[:])
+}
+
+// remote is the address of the peer; zero if it is not an IP address.
+func remote(hr *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(hr.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+
+	return ap.Addr().Unmap()
+}
+
+func tooLarge(err error) bool {
+	var limit *http.MaxBytesError
+
+	return errors.As(err, &limit)
+}
+
+var _ auth.Headers = headers{}
