@@ -28,6 +28,9 @@ type Project struct {
 	Name     string `json:"name"`
 	DomainID string `json:"domain_id"`
 	Enabled  bool   `json:"enabled"`
+	// Description and CreatedAt are for people.
+	Description string `json:"description,omitempty"`
+	CreatedAt   int64  `json:"created_at,omitempty"`
 }
 
 // User is somebody who can get a token or own an access key.
@@ -40,8 +43,9 @@ type User struct {
 	PasswordHash string  `json:"password_hash,omitempty"`
 	Grants       []Grant `json:"grants,omitempty"`
 	// TokensValidFrom invalidates tokens issued before it (ms since the epoch).
-	TokensValidFrom int64 `json:"tokens_valid_from,omitempty"`
-	CreatedAt       int64 `json:"created_at,omitempty"`
+	TokensValidFrom int64  `json:"tokens_valid_from,omitempty"`
+	Description     string `json:"description,omitempty"`
+	CreatedAt       int64  `json:"created_at,omitempty"`
 }
 
 // Grant gives a user rights in a project ("*" for every project of the domain).
@@ -72,6 +76,7 @@ type AccessKey struct {
 	SecurityTokenHash []byte `json:"security_token_hash,omitempty"`
 	ExpiresAt         int64  `json:"expires_at,omitempty"` // ms since the epoch; 0 means never
 	Enabled           bool   `json:"enabled"`
+	Description       string `json:"description,omitempty"`
 	CreatedAt         int64  `json:"created_at,omitempty"`
 }
 

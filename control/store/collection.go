@@ -70,15 +70,31 @@ func (c Collection[T]) Get(ctx context.Context, id string) (Item[T], error) {
 
 // List returns all documents in the order of their ids, and the revision they were read at.
 func (c Collection[T]) List(ctx context.Context) ([]Item[T], int64, error) {
-	return c.ListPrefix(ctx, "")
+	return c.list(ctx, "", 0)
 }
 
-// ListPrefix is List for the documents whose id starts with prefix. All pages are read at
-// one revision.
+// ListPrefix is List for the documents whose id starts with prefix.
 func (c Collection[T]) ListPrefix(ctx context.Context, prefix string) ([]Item[T], int64, error) {
+	return c.list(ctx, prefix, 0)
+}
+
+// Values is List for who needs neither ids nor revisions. rev 0 reads what is newest; the
+// revision of another list reads what belonged together then.
+func (c Collection[T]) Values(ctx context.Context, rev int64) ([]T, int64, error) {
+	items, rev, err := c.list(ctx, "", rev)
+	values := make([]T, len(items))
+
+	for i := range items {
+		values[i] = items[i].Value
+	}
+
+	return values, rev, err
+}
+
+// list reads all pages at one revision.
+func (c Collection[T]) list(ctx context.Context, prefix string, rev int64) ([]Item[T], int64, error) {
 	var (
 		items []Item[T]
-		rev   int64
 		from  = c.prefix + prefix
 		end   = clientv3.GetPrefixRangeEnd(c.prefix + prefix)
 	)

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -128,7 +127,7 @@ func (r *Request) authRequest() *auth.Request {
 		Header: headers{hr},
 		Remote: remote(hr),
 		TLS:    hr.TLS != nil,
-		Now:    time.Now(),
+		Now:    r.router.cfg.Now(),
 		Body:   r.Body,
 	}
 }

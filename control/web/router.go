@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-gateway/sluice/auth"
 )
@@ -48,7 +49,9 @@ type Hooks struct {
 type Config struct {
 	MaxBodyBytes int64 // default 4 MiB
 	MaxDepth     int   // of JSON; default 64
-	Hooks        Hooks
+	// Now is the clock that credentials are checked against (default time.Now).
+	Now   func() time.Time
+	Hooks Hooks
 }
 
 // Router finds the operation for a request and runs it.
@@ -73,6 +76,10 @@ func New(cfg Config, gate Gatekeeper, log *slog.Logger, routes ...Route) (*Route
 
 	if cfg.MaxDepth <= 0 {
 		cfg.MaxDepth = 64
+	}
+
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 
 	rt := &Router{cfg: cfg, gate: gate, log: log}
