@@ -25,7 +25,7 @@ type signer struct {
 	public []spec.TokenKey
 }
 
-func tokenKeyContext(id string) []byte { return []byte("token-key:" + id) }
+func tokenKeyContext(id string) string { return "token-key:" + id }
 
 // loadKeys chooses the key that signs, and makes the first one.
 func (s *Service) loadKeys(ctx context.Context) error {

@@ -224,7 +224,7 @@ func (s *Service) changed(ctx context.Context, kinds ...string) {
 
 // reseal encrypts secrets again that an older key of the ring protects.
 func (s *Service) reseal(ctx context.Context) error {
-	again := func(sealed *[]byte, context []byte) error {
+	again := func(sealed *[]byte, context string) error {
 		if len(*sealed) == 0 || !s.ring.Stale(*sealed) {
 			return nil
 		}
@@ -279,7 +279,7 @@ func (s *Service) reseal(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) resealTokenKeys(ctx context.Context, again func(*[]byte, []byte) error) error {
+func (s *Service) resealTokenKeys(ctx context.Context, again func(*[]byte, string) error) error {
 	keys, _, err := s.st.TokenKeys.List(ctx)
 	if err != nil {
 		return err
@@ -304,7 +304,7 @@ func (s *Service) resealTokenKeys(ctx context.Context, again func(*[]byte, []byt
 // errFresh ends an update that has nothing to change.
 var errFresh = errors.New("nothing to do")
 
-func resealApp(a *spec.App, again func(*[]byte, []byte) error) error {
+func resealApp(a *spec.App, again func(*[]byte, string) error) error {
 	before := string(a.SealedSecret)
 	if err := again(&a.SealedSecret, auth.AppSecretContext(a.ID)); err != nil {
 		return err

@@ -144,17 +144,17 @@ func Rotate(path string) error {
 
 const header = "# Keys that protect the secrets of Sluice. Without this file they are lost. The first key seals.\n"
 
-// Seal encrypts plain and binds it to associated, such as the id of what it belongs to.
-func (r *Keyring) Seal(plain, associated []byte) []byte {
+// Seal encrypts plain and binds it to context, such as the id of what it belongs to.
+func (r *Keyring) Seal(plain []byte, context string) []byte {
 	k := r.keys[0]
 	out := append(make([]byte, 0, headSize+len(plain)+k.aead.Overhead()), version)
 	out = append(out, k.id[:]...)
 
-	return k.aead.Seal(out, nil, plain, bound(out, associated))
+	return k.aead.Seal(out, nil, plain, bound(out, context))
 }
 
-// Open decrypts what Seal bound to the same associated data.
-func (r *Keyring) Open(sealed, associated []byte) ([]byte, error) {
+// Open decrypts what Seal made for the same context.
+func (r *Keyring) Open(sealed []byte, context string) ([]byte, error) {
 	if len(sealed) < headSize || sealed[0] != version {
 		return nil, ErrDamaged
 	}
@@ -169,7 +169,7 @@ func (r *Keyring) Open(sealed, associated []byte) ([]byte, error) {
 
 		found = true
 
-		if plain, err := k.aead.Open(nil, nil, sealed[headSize:], bound(head, associated)); err == nil {
+		if plain, err := k.aead.Open(nil, nil, sealed[headSize:], bound(head, context)); err == nil {
 			return plain, nil
 		}
 	}
@@ -187,8 +187,8 @@ func (r *Keyring) Stale(sealed []byte) bool {
 }
 
 // bound is what the ciphertext is bound to besides itself.
-func bound(head, associated []byte) []byte {
-	return append(head[:headSize:headSize], associated...)
+func bound(head []byte, context string) []byte {
+	return append(head[:headSize:headSize], context...)
 }
 
 func keyID(raw []byte) (id [idSize]byte) {

@@ -20,17 +20,17 @@ func TestOpenNeedsTheSameKeyContextAndBytes(t *testing.T) {
 	t.Parallel()
 
 	ring := mustRing(t, keyOf(1))
-	sealed := ring.Seal([]byte("secret"), []byte("ak/1"))
+	sealed := ring.Seal([]byte("secret"), "ak/1")
 
-	if plain, err := ring.Open(sealed, []byte("ak/1")); err != nil || string(plain) != "secret" {
+	if plain, err := ring.Open(sealed, "ak/1"); err != nil || string(plain) != "secret" {
 		t.Fatalf("got %q, %v", plain, err)
 	}
 
-	if bytes.Contains(sealed, []byte("secret")) || bytes.Equal(sealed, ring.Seal([]byte("secret"), []byte("ak/1"))) {
+	if bytes.Contains(sealed, []byte("secret")) || bytes.Equal(sealed, ring.Seal([]byte("secret"), "ak/1")) {
 		t.Fatal("sealed bytes give something away")
 	}
 
-	if _, err := ring.Open(sealed, []byte("ak/2")); !errors.Is(err, secretbox.ErrDamaged) {
+	if _, err := ring.Open(sealed, "ak/2"); !errors.Is(err, secretbox.ErrDamaged) {
 		t.Fatalf("other context: %v", err)
 	}
 
@@ -38,18 +38,18 @@ func TestOpenNeedsTheSameKeyContextAndBytes(t *testing.T) {
 		broken := bytes.Clone(sealed)
 		broken[i] ^= 1
 
-		if _, err := ring.Open(broken, []byte("ak/1")); err == nil {
+		if _, err := ring.Open(broken, "ak/1"); err == nil {
 			t.Fatalf("byte %d may be changed", i)
 		}
 	}
 
 	for n := range sealed {
-		if _, err := ring.Open(sealed[:n], []byte("ak/1")); err == nil {
+		if _, err := ring.Open(sealed[:n], "ak/1"); err == nil {
 			t.Fatalf("%d of %d bytes open", n, len(sealed))
 		}
 	}
 
-	if _, err := mustRing(t, keyOf(2)).Open(sealed, []byte("ak/1")); !errors.Is(err, secretbox.ErrUnknownKey) {
+	if _, err := mustRing(t, keyOf(2)).Open(sealed, "ak/1"); !errors.Is(err, secretbox.ErrUnknownKey) {
 		t.Fatalf("other key: %v", err)
 	}
 }
@@ -58,14 +58,14 @@ func TestRotationKeepsOldSecretsReadable(t *testing.T) {
 	t.Parallel()
 
 	old := mustRing(t, keyOf(1))
-	sealed := old.Seal([]byte("x"), nil)
+	sealed := old.Seal([]byte("x"), "")
 	ring := mustRing(t, keyOf(2), keyOf(1))
 
-	if plain, err := ring.Open(sealed, nil); err != nil || string(plain) != "x" {
+	if plain, err := ring.Open(sealed, ""); err != nil || string(plain) != "x" {
 		t.Fatalf("got %q, %v", plain, err)
 	}
 
-	if !ring.Stale(sealed) || old.Stale(sealed) || ring.Stale(ring.Seal(nil, nil)) || !ring.Stale(nil) {
+	if !ring.Stale(sealed) || old.Stale(sealed) || ring.Stale(ring.Seal(nil, "")) || !ring.Stale(nil) {
 		t.Fatal("Stale is wrong")
 	}
 }
@@ -118,9 +118,9 @@ func TestFileIsMadeOnceAndRotates(t *testing.T) {
 		return
 	}
 
-	sealed := rings[0].Seal([]byte("x"), nil)
+	sealed := rings[0].Seal([]byte("x"), "")
 	for _, r := range rings {
-		if _, err := r.Open(sealed, nil); err != nil {
+		if _, err := r.Open(sealed, ""); err != nil {
 			t.Fatalf("two processes made two keys: %v", err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestFileIsMadeOnceAndRotates(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, err := ring.Open(sealed, nil); err != nil || !ring.Stale(sealed) {
+	if _, err := ring.Open(sealed, ""); err != nil || !ring.Stale(sealed) {
 		t.Fatalf("after rotation: %v, stale %v", err, ring.Stale(sealed))
 	}
 }
