@@ -171,9 +171,10 @@ func parseFloat32(b []byte, i int) (float32, int, numState) {
 		return 0, next, st
 	}
 
-	// A float64 half-way between two float32 may come from rounding; then decide on the text.
-	const low, half = 1<<29 - 1, 1 << 28
-	if math.Float64bits(f)&low == half {
+	// A float64 half-way between two float32 may come from rounding; then decide on the text. Where float32
+	// is subnormal, half-way is somewhere else.
+	const low, half, normal = 1<<29 - 1, 1 << 28, 0x1p-126
+	if math.Float64bits(f)&low == half || (math.Abs(f) < normal && f != 0) {
 		f, _ = strconv.ParseFloat(view(b[i:next]), 32)
 	}
 

@@ -72,8 +72,16 @@ func (s *Scanner) walk(v *filler) error {
 			if s.Peek() != ']' {
 				continue
 			}
-		} else if err := s.element(v, false); err != nil {
-			return err
+		} else {
+			s.fast(v)
+
+			if s.Peek() == '[' {
+				continue
+			}
+
+			if err := s.element(v, false); err != nil {
+				return err
+			}
 		}
 
 		done, err := s.closeArrays(base)

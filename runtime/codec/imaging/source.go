@@ -53,11 +53,11 @@ func (s *source) background(kind string) float64 {
 			}
 		}
 
-		if weight > 0 && sum/weight >= channelMax/2 {
-			return 0
+		if weight > 0 && sum/weight < channelMax/2 {
+			return channelMax
 		}
 
-		return channelMax
+		return 0
 	default:
 		return channelMax
 	}
