@@ -30,6 +30,9 @@ func (a *App) open(x *Exchange) error {
 // openV2 does the same, with the status and header that Triton's clients know for a foreign encoding.
 func (a *App) openV2(x *Exchange) error {
 	err := a.open(x)
+	if err == nil {
+		return nil
+	}
 
 	var f *fault.Error
 	if errors.As(err, &f) && f.Code == fault.BadEncoding {

@@ -226,6 +226,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   string
+	closed bool // the connection
 }
 
 // send makes one request; header holds pairs.
@@ -258,5 +259,5 @@ func (w *world) send(t *testing.T, method, path, body string, header ...string) 
 		t.Fatal(err)
 	}
 
-	return answer{resp.StatusCode, resp.Header, string(b)}
+	return answer{resp.StatusCode, resp.Header, string(b), resp.Close}
 }

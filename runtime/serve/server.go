@@ -1,13 +1,16 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +67,7 @@ type Server struct {
 	log   *slog.Logger
 	http  *fasthttp.Server
 	watch *watcher
+	doors sync.Pool
 	count atomic.Int64
 }
 
@@ -76,6 +80,7 @@ func NewServer(cfg ServerConfig, app *App, state *State, log *slog.Logger) (*Ser
 	}
 
 	s := &Server{cfg: cfg, app: app, state: state, log: log, watch: newWatcher()}
+	s.doors.New = func() any { return newDoor() }
 	s.http = &fasthttp.Server{
 		Handler:                      s.handle,
 		ErrorHandler:                 s.badRequest,
@@ -224,21 +229,24 @@ func (s *Server) InFlight() int { return int(s.count.Load()) }
 // header reads fasthttp's request headers.
 type header struct{ h *fasthttp.RequestHeader }
 
-func (h header) Get(name string) []byte { return h.h.Peek(name) }
+func (h *header) Get(name string) []byte { return h.h.Peek(name) }
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	s.count.Add(1)
 	defer s.count.Add(-1)
 
-	req := &ctx.Request
+	d, _ := s.doors.Get().(*door)
+	d.ctx, d.header.h = ctx, &ctx.Request.Header
+
 	w := s.watch.enter(ctx.Conn())
-	x := Exchange{
-		Method: ctx.Method(), Path: ctx.Path(), Body: req.Body(), Header: header{&req.Header},
-		TakeBody: req.SwapBody, Context: w, Start: time.Now(), Out: ctx.Response.SwapBody(nil)[:0],
+	x := &d.x
+	*x = Exchange{
+		Method: ctx.Method(), Path: path(ctx), Body: ctx.Request.Body(), Header: &d.header,
+		TakeBody: d.take, Context: w, Start: time.Now(), Out: ctx.Response.SwapBody(nil)[:0], Extra: x.Extra[:0],
 	}
 
-	s.app.Serve(&x)
+	s.app.Serve(x)
 	s.watch.leave(w)
 
 	resp := &ctx.Response
@@ -256,6 +264,40 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	if s.state.Draining() {
 		ctx.SetConnectionClose()
 	}
+
+	extra := x.Extra
+	*x = Exchange{Extra: extra}
+	d.ctx, d.header.h = nil, nil
+	s.doors.Put(d)
+}
+
+// door is the pooled part of a request.
+type door struct {
+	x      Exchange
+	ctx    *fasthttp.RequestCtx
+	header header
+	take   func([]byte) []byte
+}
+
+func newDoor() *door {
+	d := &door{}
+	d.take = func(spare []byte) []byte { return d.ctx.Request.SwapBody(spare) }
+
+	return d
+}
+
+// path is the decoded path, with nothing else changed: what a proxy before us has matched is what counts.
+func path(ctx *fasthttp.RequestCtx) []byte {
+	p := ctx.URI().PathOriginal()
+	if bytes.IndexByte(p, '%') < 0 {
+		return p
+	}
+
+	if plain, err := url.PathUnescape(string(p)); err == nil {
+		return []byte(plain)
+	}
+
+	return p
 }
 
 // badRequest answers what fasthttp could not read.
