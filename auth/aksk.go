@@ -484,7 +484,6 @@ func isSecretHeader(lower string) bool {
 	return false
 }
 
-//nolint:gochecknoglobals // constant values
 var (
 	errSecurityToken = fault.New(fault.AccessKeyUnknown, "Incorrect IAM authentication information: the security token of the temporary access key is missing or wrong")
 	// errOtherKind never leaves the package.

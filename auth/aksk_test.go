@@ -2,8 +2,8 @@ package auth_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -24,24 +24,24 @@ func signer() sign.Signer {
 }
 
 // signedRequest signs a request for /v1/infers/{serviceID} with the given headers and body.
-func signedRequest(t testing.TB, s sign.Signer, body string, h ...[2]string) *auth.Request {
-	t.Helper()
+func signedRequest(tb testing.TB, s sign.Signer, body string, h ...[2]string) *auth.Request {
+	tb.Helper()
 
-	return signedAt(t, s, clock(), body, h...)
+	return signedAt(tb, s, clock(), body, h...)
 }
 
-func signedAt(t testing.TB, s sign.Signer, at time.Time, body string, h ...[2]string) *auth.Request {
-	t.Helper()
+func signedAt(tb testing.TB, s sign.Signer, at time.Time, body string, h ...[2]string) *auth.Request {
+	tb.Helper()
 
 	p, err := s.Prepare()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	r := newRequest()
 	h = append(slices.Clone(h), [2]string{"X-Sdk-Date", at.UTC().Format(sign.DateLayout)})
 
-	fields := []sign.Field{{Name: []byte("host"), Value: r.Host}}
+	fields := append(make([]sign.Field, 0, len(h)+1), sign.Field{Name: []byte("host"), Value: r.Host})
 	for _, l := range h {
 		fields = append(fields, sign.Field{Name: []byte(strings.ToLower(l[0])), Value: []byte(l[1])})
 	}
@@ -71,8 +71,8 @@ func set(r *auth.Request, name, value string) *auth.Request {
 	return r
 }
 
-func replace(r *auth.Request, name, old, with string) *auth.Request {
-	return set(r, name, strings.Replace(string(r.Header.Get(name)), old, with, 1))
+func edit(r *auth.Request, old, with string) *auth.Request {
+	return set(r, "Authorization", strings.Replace(string(r.Header.Get("authorization")), old, with, 1))
 }
 
 func TestSignedRequestSaysWhoCalls(t *testing.T) {
@@ -93,10 +93,8 @@ func TestSignedRequests(t *testing.T) {
 
 	const digestOfOther = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // of nothing
 
-	plain := func(t *testing.T) *auth.Request { t.Helper(); return signedRequest(t, signer(), "{}") }
-	with := func(t *testing.T, change func(s *sign.Signer), h ...[2]string) *auth.Request {
-		t.Helper()
-
+	plain := func() *auth.Request { return signedRequest(t, signer(), "{}") }
+	with := func(change func(s *sign.Signer), h ...[2]string) *auth.Request {
 		s := signer()
 		change(&s)
 
@@ -109,105 +107,105 @@ func TestSignedRequests(t *testing.T) {
 	const ok = fault.Internal // means: accepted
 
 	tests := map[string]struct {
-		make func(t *testing.T) *auth.Request
+		make func() *auth.Request
 		code fault.Code
 	}{
 		"plain": {plain, ok},
-		"sm3":   {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.Algorithm = sign.HMACSM3 }) }, ok},
-		"v11":   {func(t *testing.T) *auth.Request { return with(t, v11) }, ok},
-		"v11 of another day": {func(t *testing.T) *auth.Request {
-			return replace(with(t, v11), "Authorization", "/20250102/", "/20250103/")
+		"sm3":   {func() *auth.Request { return with(func(s *sign.Signer) { s.Algorithm = sign.HMACSM3 }) }, ok},
+		"v11":   {func() *auth.Request { return with(v11) }, ok},
+		"v11 of another day": {func() *auth.Request {
+			return edit(with(v11), "/20250102/", "/20250103/")
 		}, fault.AuthFormat},
-		"v11 of another region": {func(t *testing.T) *auth.Request {
-			return replace(with(t, v11), "Authorization", "/cn-north-4/", "/cn-north-1/")
+		"v11 of another region": {func() *auth.Request {
+			return edit(with(v11), "/cn-north-4/", "/cn-north-1/")
 		}, fault.SignatureMismatch},
-		"no spaces after commas": {func(t *testing.T) *auth.Request {
-			r := plain(t)
+		"no spaces after commas": {func() *auth.Request {
+			r := plain()
 
 			return set(r, "Authorization", strings.ReplaceAll(string(r.Header.Get("authorization")), ", ", ","))
 		}, ok},
-		"another secret": {func(t *testing.T) *auth.Request {
-			return with(t, func(s *sign.Signer) { s.Secret = spec.NewSecret("x") })
+		"another secret": {func() *auth.Request {
+			return with(func(s *sign.Signer) { s.Secret = spec.NewSecret("x") })
 		}, fault.SignatureMismatch},
-		"unknown key":       {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.AccessKey = "AKX" }) }, fault.AccessKeyUnknown},
-		"disabled key":      {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.AccessKey = "AKOFF" }) }, fault.AccessKeyUnknown},
-		"expired key":       {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.AccessKey = "AKOLD" }) }, fault.AccessKeyUnknown},
-		"disabled user":     {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.AccessKey = "AKGONE" }) }, fault.AccessKeyUnknown},
-		"app key":           {func(t *testing.T) *auth.Request { return with(t, asApp) }, ok},
-		"app, wrong secret": {func(t *testing.T) *auth.Request { return with(t, func(s *sign.Signer) { s.AccessKey = "appkey1" }) }, fault.AppSignature},
-		"other method":      {func(t *testing.T) *auth.Request { r := plain(t); r.Method = []byte("PUT"); return r }, fault.SignatureMismatch},
-		"method in lower":   {func(t *testing.T) *auth.Request { r := plain(t); r.Method = []byte("post"); return r }, fault.SignatureMismatch},
-		"other path":        {func(t *testing.T) *auth.Request { r := plain(t); r.Path = []byte("/v1/infers/y"); return r }, fault.SignatureMismatch},
-		"other query":       {func(t *testing.T) *auth.Request { r := plain(t); r.Query = []byte("a=1"); return r }, fault.SignatureMismatch},
-		"other host":        {func(t *testing.T) *auth.Request { r := plain(t); r.Host = []byte("evil.example.com"); return r }, fault.SignatureMismatch},
-		"no host":           {func(t *testing.T) *auth.Request { r := plain(t); r.Host = nil; return r }, fault.SignatureMismatch},
-		"other body": {func(t *testing.T) *auth.Request {
-			r := plain(t)
+		"unknown key":       {func() *auth.Request { return with(func(s *sign.Signer) { s.AccessKey = "AKX" }) }, fault.AccessKeyUnknown},
+		"disabled key":      {func() *auth.Request { return with(func(s *sign.Signer) { s.AccessKey = "AKOFF" }) }, fault.AccessKeyUnknown},
+		"expired key":       {func() *auth.Request { return with(func(s *sign.Signer) { s.AccessKey = "AKOLD" }) }, fault.AccessKeyUnknown},
+		"disabled user":     {func() *auth.Request { return with(func(s *sign.Signer) { s.AccessKey = "AKGONE" }) }, fault.AccessKeyUnknown},
+		"app key":           {func() *auth.Request { return with(asApp) }, ok},
+		"app, wrong secret": {func() *auth.Request { return with(func(s *sign.Signer) { s.AccessKey = "appkey1" }) }, fault.AppSignature},
+		"other method":      {func() *auth.Request { r := plain(); r.Method = []byte("PUT"); return r }, fault.SignatureMismatch},
+		"method in lower":   {func() *auth.Request { r := plain(); r.Method = []byte("post"); return r }, fault.SignatureMismatch},
+		"other path":        {func() *auth.Request { r := plain(); r.Path = []byte("/v1/infers/y"); return r }, fault.SignatureMismatch},
+		"other query":       {func() *auth.Request { r := plain(); r.Query = []byte("a=1"); return r }, fault.SignatureMismatch},
+		"other host":        {func() *auth.Request { r := plain(); r.Host = []byte("evil.example.com"); return r }, fault.SignatureMismatch},
+		"no host":           {func() *auth.Request { r := plain(); r.Host = nil; return r }, fault.SignatureMismatch},
+		"other body": {func() *auth.Request {
+			r := plain()
 			r.Body = func() ([]byte, error) { return []byte("{ }"), nil }
 
 			return r
 		}, fault.SignatureMismatch},
-		"no body at all": {func(t *testing.T) *auth.Request { r := plain(t); r.Body = nil; return r }, fault.SignatureMismatch},
-		"body error": {func(t *testing.T) *auth.Request {
-			r := plain(t)
+		"no body at all": {func() *auth.Request { r := plain(); r.Body = nil; return r }, fault.SignatureMismatch},
+		"body error": {func() *auth.Request {
+			r := plain()
 			r.Body = func() ([]byte, error) { return nil, fault.New(fault.RequestTimeout, "slow") }
 
 			return r
 		}, fault.RequestTimeout},
-		"signed header is missing":   {func(t *testing.T) *auth.Request { return set(with(t, same, [2]string{"X-A", "1"}), "X-A", "-") }, fault.SignatureMismatch},
-		"signed header changed":      {func(t *testing.T) *auth.Request { return set(with(t, same, [2]string{"X-A", "1"}), "X-A", "2") }, fault.SignatureMismatch},
-		"signed header padded":       {func(t *testing.T) *auth.Request { return set(with(t, same, [2]string{"X-A", "1"}), "X-A", " 1 ") }, ok},
-		"signed header twice":        {func(t *testing.T) *auth.Request { return with(t, same, [2]string{"X-A", "1"}, [2]string{"X-A", "2"}) }, ok},
-		"second line slipped in":     {func(t *testing.T) *auth.Request { return also(with(t, same, [2]string{"X-A", "1"}), "x-a", "2") }, fault.SignatureMismatch},
-		"unsigned header changes":    {func(t *testing.T) *auth.Request { return set(plain(t), "User-Agent", "any") }, ok},
-		"date is not signed":         {func(t *testing.T) *auth.Request { return replace(plain(t), "Authorization", "host;x-sdk-date", "host") }, fault.AuthFormat},
-		"no date":                    {func(t *testing.T) *auth.Request { return set(plain(t), "X-Sdk-Date", "-") }, fault.AuthFormat},
-		"date twice":                 {func(t *testing.T) *auth.Request { return also(plain(t), "X-Sdk-Date", "20250102T030405Z") }, fault.AuthFormat},
-		"date is nonsense":           {func(t *testing.T) *auth.Request { return set(plain(t), "X-Sdk-Date", "Thu, 02 Jan 2025") }, fault.AuthFormat},
-		"authorization twice":        {func(t *testing.T) *auth.Request { return also(plain(t), "authorization", "SDK-HMAC-SHA256 x") }, fault.AuthFormat},
-		"authorization is nonsense":  {func(t *testing.T) *auth.Request { return set(plain(t), "Authorization", "SDK-HMAC-SHA256 nonsense") }, fault.AuthFormat},
-		"algorithm that is not ours": {func(t *testing.T) *auth.Request { return set(plain(t), "Authorization", "SDK-HMAC-MD5 Access=a") }, fault.AuthFormat},
-		"scheme of somebody else":    {func(t *testing.T) *auth.Request { return set(plain(t), "Authorization", "Bearer abc") }, fault.AuthFormat},
-		"headers in another order": {func(t *testing.T) *auth.Request {
-			return replace(plain(t), "Authorization", "host;x-sdk-date", "x-sdk-date;host")
+		"signed header is missing":   {func() *auth.Request { return set(with(same, [2]string{"X-A", "1"}), "X-A", "-") }, fault.SignatureMismatch},
+		"signed header changed":      {func() *auth.Request { return set(with(same, [2]string{"X-A", "1"}), "X-A", "2") }, fault.SignatureMismatch},
+		"signed header padded":       {func() *auth.Request { return set(with(same, [2]string{"X-A", "1"}), "X-A", " 1 ") }, ok},
+		"signed header twice":        {func() *auth.Request { return with(same, [2]string{"X-A", "1"}, [2]string{"X-A", "2"}) }, ok},
+		"second line slipped in":     {func() *auth.Request { return also(with(same, [2]string{"X-A", "1"}), "x-a", "2") }, fault.SignatureMismatch},
+		"unsigned header changes":    {func() *auth.Request { return set(plain(), "User-Agent", "any") }, ok},
+		"date is not signed":         {func() *auth.Request { return edit(plain(), "host;x-sdk-date", "host") }, fault.AuthFormat},
+		"no date":                    {func() *auth.Request { return set(plain(), "X-Sdk-Date", "-") }, fault.AuthFormat},
+		"date twice":                 {func() *auth.Request { return also(plain(), "X-Sdk-Date", "20250102T030405Z") }, fault.AuthFormat},
+		"date is nonsense":           {func() *auth.Request { return set(plain(), "X-Sdk-Date", "Thu, 02 Jan 2025") }, fault.AuthFormat},
+		"authorization twice":        {func() *auth.Request { return also(plain(), "authorization", "SDK-HMAC-SHA256 x") }, fault.AuthFormat},
+		"authorization is nonsense":  {func() *auth.Request { return set(plain(), "Authorization", "SDK-HMAC-SHA256 nonsense") }, fault.AuthFormat},
+		"algorithm that is not ours": {func() *auth.Request { return set(plain(), "Authorization", "SDK-HMAC-MD5 Access=a") }, fault.AuthFormat},
+		"scheme of somebody else":    {func() *auth.Request { return set(plain(), "Authorization", "Bearer abc") }, fault.AuthFormat},
+		"headers in another order": {func() *auth.Request {
+			return edit(plain(), "host;x-sdk-date", "x-sdk-date;host")
 		}, fault.SignatureMismatch},
-		"unsigned payload": {func(t *testing.T) *auth.Request { return with(t, same, unsigned) }, ok},
-		"unsigned payload, SM3": {func(t *testing.T) *auth.Request {
-			return with(t, func(s *sign.Signer) { s.Algorithm = sign.HMACSM3 }, [2]string{"X-Sdk-Content-Sm3", "UNSIGNED-PAYLOAD"})
+		"unsigned payload": {func() *auth.Request { return with(same, unsigned) }, ok},
+		"unsigned payload, SM3": {func() *auth.Request {
+			return with(func(s *sign.Signer) { s.Algorithm = sign.HMACSM3 }, [2]string{"X-Sdk-Content-Sm3", "UNSIGNED-PAYLOAD"})
 		}, ok},
-		"unsigned payload slipped in": {func(t *testing.T) *auth.Request { return set(plain(t), "X-Sdk-Content-Sha256", "UNSIGNED-PAYLOAD") }, fault.SignatureMismatch},
-		"digest slipped in":           {func(t *testing.T) *auth.Request { return set(plain(t), "X-Sdk-Content-Sha256", digestOfOther) }, fault.SignatureMismatch},
-		"signed digest of other body": {func(t *testing.T) *auth.Request {
-			return with(t, same, [2]string{"X-Sdk-Content-Sha256", digestOfOther})
+		"unsigned payload slipped in": {func() *auth.Request { return set(plain(), "X-Sdk-Content-Sha256", "UNSIGNED-PAYLOAD") }, fault.SignatureMismatch},
+		"digest slipped in":           {func() *auth.Request { return set(plain(), "X-Sdk-Content-Sha256", digestOfOther) }, fault.SignatureMismatch},
+		"signed digest of other body": {func() *auth.Request {
+			return with(same, [2]string{"X-Sdk-Content-Sha256", digestOfOther})
 		}, fault.SignatureMismatch},
-		"signed digest": {func(t *testing.T) *auth.Request {
-			return with(t, same, [2]string{"X-Sdk-Content-Sha256", fmt.Sprintf("%x", hashOf("{}"))})
+		"signed digest": {func() *auth.Request {
+			return with(same, [2]string{"X-Sdk-Content-Sha256", hex.EncodeToString(hashOf("{}"))})
 		}, ok},
-		"digest is nonsense": {func(t *testing.T) *auth.Request { return with(t, same, [2]string{"X-Sdk-Content-Sha256", "STREAMING"}) }, fault.AuthFormat},
-		"digest twice": {func(t *testing.T) *auth.Request {
-			return also(with(t, same, unsigned), "X-Sdk-Content-Sha256", "UNSIGNED-PAYLOAD")
+		"digest is nonsense": {func() *auth.Request { return with(same, [2]string{"X-Sdk-Content-Sha256", "STREAMING"}) }, fault.AuthFormat},
+		"digest twice": {func() *auth.Request {
+			return also(with(same, unsigned), "X-Sdk-Content-Sha256", "UNSIGNED-PAYLOAD")
 		}, fault.AuthFormat},
-		"digest is empty":            {func(t *testing.T) *auth.Request { return with(t, same, [2]string{"X-Sdk-Content-Sha256", ""}) }, ok},
-		"temporary key":              {func(t *testing.T) *auth.Request { return with(t, temporary, [2]string{"X-Security-Token", "sts"}) }, ok},
-		"temporary key, unsigned":    {func(t *testing.T) *auth.Request { return set(with(t, temporary), "X-Security-Token", "sts") }, ok},
-		"temporary key, no token":    {func(t *testing.T) *auth.Request { return with(t, temporary) }, fault.AccessKeyUnknown},
-		"temporary key, other token": {func(t *testing.T) *auth.Request { return set(with(t, temporary), "X-Security-Token", "sts2") }, fault.AccessKeyUnknown},
-		"early, within the skew":     {func(t *testing.T) *auth.Request { return signedAt(t, signer(), clock().Add(15*time.Minute), "") }, ok},
-		"late, within the skew":      {func(t *testing.T) *auth.Request { return signedAt(t, signer(), clock().Add(-15*time.Minute), "") }, ok},
-		"too early": {func(t *testing.T) *auth.Request {
+		"digest is empty":            {func() *auth.Request { return with(same, [2]string{"X-Sdk-Content-Sha256", ""}) }, ok},
+		"temporary key":              {func() *auth.Request { return with(temporary, [2]string{"X-Security-Token", "sts"}) }, ok},
+		"temporary key, unsigned":    {func() *auth.Request { return set(with(temporary), "X-Security-Token", "sts") }, ok},
+		"temporary key, no token":    {func() *auth.Request { return with(temporary) }, fault.AccessKeyUnknown},
+		"temporary key, other token": {func() *auth.Request { return set(with(temporary), "X-Security-Token", "sts2") }, fault.AccessKeyUnknown},
+		"early, within the skew":     {func() *auth.Request { return signedAt(t, signer(), clock().Add(15*time.Minute), "") }, ok},
+		"late, within the skew":      {func() *auth.Request { return signedAt(t, signer(), clock().Add(-15*time.Minute), "") }, ok},
+		"too early": {func() *auth.Request {
 			return signedAt(t, signer(), clock().Add(15*time.Minute+time.Second), "")
 		}, fault.SignatureExpired},
-		"too late": {func(t *testing.T) *auth.Request {
+		"too late": {func() *auth.Request {
 			return signedAt(t, signer(), clock().Add(-15*time.Minute-time.Second), "")
 		}, fault.SignatureExpired},
-		"app, too late": {func(t *testing.T) *auth.Request {
+		"app, too late": {func() *auth.Request {
 			s := signer()
 			asApp(&s)
 
 			return signedAt(t, s, clock().Add(-time.Hour), "")
 		}, fault.AppSignatureExpired},
-		"too many headers": {func(t *testing.T) *auth.Request {
-			r := plain(t)
+		"too many headers": {func() *auth.Request {
+			r := plain()
 			for range 600 {
 				also(r, "x", "y")
 			}
@@ -231,10 +229,12 @@ func TestSignedRequests(t *testing.T) {
 	d := compile(t, s, nil)
 
 	for name, test := range tests {
+		r := test.make()
+
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			p, err := verifier(t, auth.Config{}).Verify(d, test.make(t), auth.AllowDefault)
+			p, err := verifier(t, auth.Config{}).Verify(d, r, auth.AllowDefault)
 			if test.code == ok {
 				if err != nil || p == nil {
 					t.Fatal(err)
@@ -265,7 +265,7 @@ func TestBodyIsNotReadForStrangers(t *testing.T) {
 	t.Parallel()
 
 	unsigned := [2]string{"X-Sdk-Content-Sha256", "UNSIGNED-PAYLOAD"}
-	stated := [2]string{"X-Sdk-Content-Sha256", fmt.Sprintf("%x", hashOf("{}"))}
+	stated := [2]string{"X-Sdk-Content-Sha256", hex.EncodeToString(hashOf("{}"))}
 	wrong := signer()
 	wrong.Secret = spec.NewSecret("guess")
 	unknown := signer()
@@ -341,9 +341,13 @@ func TestFiveBadSignaturesLockTheKeyForThatSource(t *testing.T) {
 		"a good one starts the count":    append(append(slices.Clone(five[:4]), step{here, true, 5, ok}), five...),
 		"an old failure does not count":  append(slices.Clone(five[:4]), step{here, false, 6 * time.Minute, bad}, step{here, true, 6 * time.Minute, ok}),
 		"same IPv6 network": {
-			{"2001:db8::1", false, 0, bad}, {"2001:db8::2", false, 0, bad}, {"2001:db8::3", false, 0, bad},
-			{"2001:db8::4", false, 0, bad}, {"2001:db8::5", false, 0, bad},
-			{"2001:db8::6", true, 0, locked}, {"2001:db8:0:1::6", true, 0, ok},
+			{"2001:db8::1", false, 0, bad},
+			{"2001:db8::2", false, 0, bad},
+			{"2001:db8::3", false, 0, bad},
+			{"2001:db8::4", false, 0, bad},
+			{"2001:db8::5", false, 0, bad},
+			{"2001:db8::6", true, 0, locked},
+			{"2001:db8:0:1::6", true, 0, ok},
 		},
 	}
 

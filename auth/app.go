@@ -34,7 +34,6 @@ func (v *Verifier) verifyAppKey(d *Directory, r *Request, key []byte) (*Principa
 	return &a.byKey, nil
 }
 
-//nolint:gochecknoglobals // constant values; a flood of bad requests must not allocate
 var (
 	errTLSRequired = fault.New(fault.TLSRequired, "")
 	errUnknownCode = fault.New(fault.AppUnknown, "Incorrect app authentication information: app not found, the app code is unknown")

@@ -107,8 +107,6 @@ func (d *Directory) AppMayCall(p *Principal, serviceID string) error {
 }
 
 // Faults that say the same every time. Shared, never changed.
-//
-//nolint:gochecknoglobals // constant values; a flood of bad requests must not allocate
 var (
 	errForbidden        = fault.New(fault.Forbidden, "")
 	errNoCredentials    = fault.New(fault.NoCredentials, "")

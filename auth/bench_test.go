@@ -53,8 +53,11 @@ func fold(name []byte, lower string) bool {
 func raw(r *auth.Request) *auth.Request {
 	own, _ := r.Header.(headers)
 	all := append(headers{
-		{"Host", "infer.example.com"}, {"User-Agent", "huaweicloud-usdk-go/3.0"}, {"Content-Type", "application/json"},
-		{"Content-Length", "1024"}, {"Accept-Encoding", "gzip"},
+		{"Host", "infer.example.com"},
+		{"User-Agent", "huaweicloud-usdk-go/3.0"},
+		{"Content-Type", "application/json"},
+		{"Content-Length", "1024"},
+		{"Accept-Encoding", "gzip"},
 	}, own...)
 
 	h := make(rawHeaders, len(all))
@@ -70,10 +73,10 @@ func raw(r *auth.Request) *auth.Request {
 }
 
 // crowded is a world with 100,000 access keys, 10,000 services, and 1,000 statements for bob.
-func crowded(t testing.TB) *spec.Snapshot {
-	t.Helper()
+func crowded(tb testing.TB) *spec.Snapshot {
+	tb.Helper()
 
-	s := world(t)
+	s := world(tb)
 
 	for i := range 100_000 {
 		ak := fmt.Sprintf("AKCROWD%06d", i)
@@ -84,7 +87,7 @@ func crowded(t testing.TB) *spec.Snapshot {
 		s.Services = append(s.Services, spec.Route{ServiceID: fmt.Sprintf("svc-%d", i), ProjectID: projectID, AppIDs: []string{"app1"}})
 	}
 
-	var statements []spec.Statement
+	statements := make([]spec.Statement, 0, 1000)
 
 	for i := range 500 {
 		resource := fmt.Sprintf("modelarts:%s:service:svc-%d", projectID, i)

@@ -39,7 +39,7 @@ func FuzzVerify(f *testing.F) {
 		target, _, _ = strings.Cut(target, " ")
 		path, query, _ := strings.Cut(target, "?")
 
-		var h headers
+		h := make(headers, 0, len(lines))
 
 		for _, l := range lines[1:] {
 			name, value, _ := strings.Cut(l, ":")

@@ -75,8 +75,8 @@ func (b box) Open(sealed []byte, context string) ([]byte, error) {
 	return bytes.Clone(secret), nil
 }
 
-func key(t testing.TB, seed byte) ed25519.PrivateKey {
-	t.Helper()
+func key(tb testing.TB, seed byte) ed25519.PrivateKey {
+	tb.Helper()
 
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 }
@@ -94,8 +94,8 @@ func hashOf(s string) []byte {
 }
 
 // world is a snapshot with one of everything.
-func world(t testing.TB) *spec.Snapshot {
-	t.Helper()
+func world(tb testing.TB) *spec.Snapshot {
+	tb.Helper()
 
 	return &spec.Snapshot{
 		Schema: spec.SnapshotSchema, Revision: 7,
@@ -111,7 +111,7 @@ func world(t testing.TB) *spec.Snapshot {
 			{ID: "u3", Name: "nobody", DomainID: domainID, Enabled: true},
 			{ID: "u4", Name: "gone", DomainID: domainID},
 		},
-		TokenKeys: []spec.TokenKey{{ID: "k1", PublicKey: public(key(t, 1))}},
+		TokenKeys: []spec.TokenKey{{ID: "k1", PublicKey: public(key(tb, 1))}},
 		AccessKeys: []spec.AccessKey{
 			{AccessKey: testAK, SealedSecret: seal(testSK, "ak:"+testAK), UserID: "u1", DomainID: domainID, Enabled: true},
 		},
@@ -123,38 +123,38 @@ func world(t testing.TB) *spec.Snapshot {
 	}
 }
 
-func compile(t testing.TB, s *spec.Snapshot, prev *auth.Directory) *auth.Directory {
-	t.Helper()
+func compile(tb testing.TB, s *spec.Snapshot, prev *auth.Directory) *auth.Directory {
+	tb.Helper()
 
 	d, err := auth.Compile(s, box{}, prev)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return d
 }
 
-func verifier(t testing.TB, cfg auth.Config) *auth.Verifier {
-	t.Helper()
+func verifier(tb testing.TB, cfg auth.Config) *auth.Verifier {
+	tb.Helper()
 
 	v, err := auth.NewVerifier(cfg, auth.Hooks{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return v
 }
 
-func wantFault(t testing.TB, err error, code fault.Code) {
-	t.Helper()
+func wantFault(tb testing.TB, err error, code fault.Code) {
+	tb.Helper()
 
 	var f *fault.Error
 	if !errors.As(err, &f) {
-		t.Fatalf("got %v, want a fault %s", err, code.Wire())
+		tb.Fatalf("got %v, want a fault %s", err, code.Wire())
 	}
 
 	if f.Code != code {
-		t.Fatalf("got %v, want %s %q", err, code.Wire(), code.Text())
+		tb.Fatalf("got %v, want %s %q", err, code.Wire(), code.Text())
 	}
 }
 
@@ -165,12 +165,12 @@ func claims() auth.TokenClaims {
 	}
 }
 
-func issue(t testing.TB, c auth.TokenClaims) string {
-	t.Helper()
+func issue(tb testing.TB, c auth.TokenClaims) string {
+	tb.Helper()
 
-	text, err := auth.IssueToken(key(t, 1), "k1", c)
+	text, err := auth.IssueToken(key(tb, 1), "k1", c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return text

@@ -46,8 +46,8 @@ type wireClaims struct {
 type millis int64
 
 // MarshalJSON implements json.Marshaler.
-func (m millis) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, float64(m)/1e3, 'f', -1, 64), nil
+func (m *millis) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(*m)/1e3, 'f', -1, 64), nil
 }
 
 // maxMillis bounds dates to what a time.Time prints (year 9999).
@@ -65,24 +65,32 @@ func (m *millis) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func (m millis) time() time.Time { return milliTime(int64(m)) }
+func (m *millis) time() time.Time { return milliTime(int64(*m)) }
 
 // The methods of jwt.Claims. Times are checked here, against the clock of the request.
 
+// GetExpirationTime implements jwt.Claims.
 func (c *wireClaims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(c.ExpiresAt.time()), nil
 }
 
+// GetIssuedAt implements jwt.Claims.
 func (c *wireClaims) GetIssuedAt() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(c.IssuedAt.time()), nil
 }
 
+// GetNotBefore implements jwt.Claims.
 func (c *wireClaims) GetNotBefore() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(c.NotBefore.time()), nil
 }
 
-func (c *wireClaims) GetIssuer() (string, error)             { return "", nil }
-func (c *wireClaims) GetSubject() (string, error)            { return c.UserID, nil }
+// GetIssuer implements jwt.Claims.
+func (c *wireClaims) GetIssuer() (string, error) { return "", nil }
+
+// GetSubject implements jwt.Claims.
+func (c *wireClaims) GetSubject() (string, error) { return c.UserID, nil }
+
+// GetAudience implements jwt.Claims.
 func (c *wireClaims) GetAudience() (jwt.ClaimStrings, error) { return nil, nil }
 
 // Errors of IssueToken.
@@ -205,7 +213,6 @@ func errTokenExpired(at time.Time) error {
 		at.UTC().Format("2006-01-02T15:04:05.000000Z"))
 }
 
-//nolint:gochecknoglobals // constant values; a flood of bad requests must not allocate
 var (
 	errTokenInvalid = fault.New(fault.TokenInvalid, "")
 	errTokenRevoked = fault.New(fault.TokenRevoked, "")

@@ -22,15 +22,15 @@ type vector struct {
 	Expected string `json:"expected_result"`
 }
 
-func vectors(t testing.TB) []vector {
-	t.Helper()
+func vectors(tb testing.TB) []vector {
+	tb.Helper()
 
-	var all []vector
+	all := make([]vector, 0, 64)
 
 	for _, file := range []string{"aksk_vectors.json", "client_vectors.json"} {
 		raw, err := os.ReadFile("sign/testdata/" + file)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 
 		var doc struct {
@@ -38,11 +38,11 @@ func vectors(t testing.TB) []vector {
 		}
 
 		if err := json.Unmarshal(raw, &doc); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 
 		if len(doc.Vectors) < 10 {
-			t.Fatalf("%s holds %d vectors", file, len(doc.Vectors))
+			tb.Fatalf("%s holds %d vectors", file, len(doc.Vectors))
 		}
 
 		all = append(all, doc.Vectors...)
@@ -53,24 +53,24 @@ func vectors(t testing.TB) []vector {
 
 // wireRequest cuts raw bytes into a request, changing nothing but what any HTTP parser does:
 // white space around header values goes.
-func wireRequest(t testing.TB, wire []byte, date string) *auth.Request {
-	t.Helper()
+func wireRequest(tb testing.TB, wire []byte, date string) *auth.Request {
+	tb.Helper()
 
 	head, body, ok := bytes.Cut(wire, []byte("\r\n\r\n"))
 	if !ok {
-		t.Fatal("no end of headers")
+		tb.Fatal("no end of headers")
 	}
 
 	lines := strings.Split(string(head), "\r\n")
 	first := strings.Split(lines[0], " ")
 
 	if len(first) != 3 {
-		t.Fatalf("request line %q", lines[0])
+		tb.Fatalf("request line %q", lines[0])
 	}
 
 	path, query, _ := strings.Cut(first[1], "?")
 
-	var h headers
+	h := make(headers, 0, len(lines))
 
 	for _, l := range lines[1:] {
 		name, value, _ := strings.Cut(l, ":")
@@ -79,7 +79,7 @@ func wireRequest(t testing.TB, wire []byte, date string) *auth.Request {
 
 	now, err := time.Parse("20060102T150405Z", date)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	r := newRequest()
@@ -110,15 +110,18 @@ func TestVectorsThroughTheVerifier(t *testing.T) {
 			asApp.AccessKeys = nil
 			asApp.Apps[0].Key, asApp.Apps[0].SealedSecret = v.AK, seal(v.SK, "app:app1")
 
-			for want, s := range map[auth.Method]*spec.Snapshot{auth.MethodAKSK: asUser, auth.MethodAppSignature: asApp} {
-				p, err := verifier(t, auth.Config{}).Verify(compile(t, s, nil), wireRequest(t, wire, v.Date), auth.AllowDefault)
+			for _, as := range []struct {
+				world *spec.Snapshot
+				want  auth.Method
+			}{{asUser, auth.MethodAKSK}, {asApp, auth.MethodAppSignature}} {
+				p, err := verifier(t, auth.Config{}).Verify(compile(t, as.world, nil), wireRequest(t, wire, v.Date), auth.AllowDefault)
 
 				switch v.Expected {
 				case "accept":
 					if err != nil {
 						t.Errorf("%v", err)
-					} else if p.Method != want {
-						t.Errorf("method %d, want %d", p.Method, want)
+					} else if p.Method != as.want {
+						t.Errorf("method %d, want %d", p.Method, as.want)
 					}
 				case "reject":
 					if err == nil {

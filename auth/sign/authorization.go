@@ -18,7 +18,7 @@ type Authorization struct {
 // Errors of ParseAuthorization.
 var (
 	ErrScheme         = errors.New("the authorization scheme is not a signature")
-	ErrFormat         = errors.New("want Access=..., SignedHeaders=..., Signature=...")
+	ErrFormat         = errors.New("want the parameters Access, SignedHeaders and Signature")
 	ErrAccess         = errors.New("the access key is malformed")
 	ErrCredential     = errors.New("want Credential=AK/yyyymmdd/region/service")
 	ErrSignature      = errors.New("the signature is not 64 lower-case hex digits")
@@ -154,12 +154,12 @@ func checkList(list []byte) error {
 
 // NextName cuts the first name from a list of signed headers; rest is nil behind the last one.
 func NextName(list []byte) (name, rest []byte) {
-	i := bytes.IndexByte(list, ';')
-	if i < 0 {
-		return list, nil
+	name, rest, found := bytes.Cut(list, []byte{';'})
+	if !found {
+		return name, nil
 	}
 
-	return list[:i], list[i+1:]
+	return name, rest
 }
 
 // Lists reports whether a list of signed headers holds a name.

@@ -51,7 +51,8 @@ func (b *Builder) Trim() {
 
 // Canonical returns the canonical request of m. It is valid until the next call.
 func (b *Builder) Canonical(m *Message) []byte {
-	c := append(b.canonical[:0], m.Method...)
+	c := b.canonical[:0]
+	c = append(c, m.Method...)
 	c = append(c, '\n')
 	c = AppendURI(c, m.Path)
 	c = append(c, '\n')
@@ -79,7 +80,8 @@ func (b *Builder) Sign(k *Key, s *Scope, canonical []byte) [32]byte {
 	digest := s.Algorithm.Digest(canonical)
 	inner, outer := b.keyBlocks(k, s)
 
-	t := append(b.text[:0], inner[:]...)
+	t := b.text[:0]
+	t = append(t, inner[:]...)
 	t = append(t, s.Algorithm.String()...)
 	t = append(t, '\n')
 	t = append(t, s.Date...)

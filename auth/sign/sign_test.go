@@ -230,10 +230,15 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	text := string(inJSON)
+	var b strings.Builder
+
+	b.Write(inJSON)
+
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		text += fmt.Sprintf(verb+verb, key, signer())
+		fmt.Fprintf(&b, verb+verb, key, signer())
 	}
+
+	text := b.String()
 
 	if strings.Contains(text, "very") || strings.Contains(text, hex.EncodeToString([]byte("very"))) {
 		t.Errorf("a secret prints: %s", text)

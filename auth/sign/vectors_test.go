@@ -77,7 +77,7 @@ func message(t *testing.T, v vector) (*sign.Message, sign.Authorization) {
 	path, query, _ := bytes.Cut([]byte(r.RequestURI), []byte{'?'})
 	m := &sign.Message{Method: []byte(r.Method), Path: path, Query: query, SignedHeaders: a.SignedHeaders}
 
-	for _, name := range bytes.Split(a.SignedHeaders, []byte{';'}) {
+	for name := range bytes.SplitSeq(a.SignedHeaders, []byte{';'}) {
 		value := r.Header.Get(string(name))
 		if string(name) == "host" {
 			value = r.Host
