@@ -71,7 +71,7 @@ func New(cfg Config, sess engine.Session, hooks Hooks) (*Batcher, error) {
 		return nil, fmt.Errorf("configure batching of %q: %w", cfg.Name, err)
 	}
 
-	single := cfg.MaxBatchSize == 1
+	single := cfg.Alone || cfg.MaxBatchSize == 1
 	b := &Batcher{
 		cfg:    cfg,
 		sess:   sess,
@@ -89,6 +89,15 @@ func New(cfg Config, sess engine.Session, hooks Hooks) (*Batcher, error) {
 	b.items.New = func() any { return &item{slot: -1, done: make(chan struct{}, 1)} }
 
 	return b, nil
+}
+
+// Teach tells how long a run over inputs of cost bytes took, so that the first deadlines
+// can be judged before the first request was run.
+func (b *Batcher) Teach(cost int64, d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	b.guess.observe(cost, d)
 }
 
 // Infer runs one request and returns when it is answered, refused or given up: at its

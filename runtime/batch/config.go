@@ -13,6 +13,8 @@ type Config struct {
 	Name string
 	// MaxBatchSize in rows; 1 or less means that every request runs alone.
 	MaxBatchSize int
+	// Alone runs every request by itself, though requests of several rows are welcome.
+	Alone bool
 	// Executors run batches side by side; 0 means 1.
 	Executors int
 	// PreferredBatchSizes in rows, ascending.
