@@ -57,6 +57,8 @@ func House() Rules {
 			{Prefix: "loadtest", May: []string{"spec", "internal", "link", "auth/sign"}},
 			{Prefix: "cmd", May: everything},
 			{Prefix: "test", May: everything},
+			// Examples show what a client may use: the signer, nothing from inside.
+			{Prefix: "docs/examples", May: []string{"spec", "auth/sign"}},
 		},
 		Fences: []Fence{
 			{
