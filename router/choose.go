@@ -122,37 +122,27 @@ const golden = 0x9E3779B97F4A7C15
 // deal maps x, evenly spread over the word, to a version by weight. The share of a version
 // that cannot serve goes to the others in proportion.
 func (r *Route) deal(x uint64) *Version {
-	at, _ := bits.Mul64(x, r.total)
-	if v := r.at(at, false); v != nil && v.Pool.Ready() {
-		return v
-	}
-
 	var able uint64
 
 	for i := range r.versions {
-		if r.versions[i].Pool.Ready() {
-			able += uint64(r.versions[i].Weight)
+		if v := &r.versions[i]; v.Weight > 0 && v.Pool.Ready() {
+			able += uint64(v.Weight)
 		}
 	}
 
-	at, _ = bits.Mul64(x, able)
+	at, _ := bits.Mul64(x, able)
 
-	return r.at(at, true)
-}
-
-// at finds the version whose part of the cumulated weights holds x.
-func (r *Route) at(x uint64, ableOnly bool) *Version {
 	for i := range r.versions {
 		v := &r.versions[i]
-		if v.Weight == 0 || ableOnly && !v.Pool.Ready() {
+		if v.Weight == 0 || !v.Pool.Ready() {
 			continue
 		}
 
-		if x < uint64(v.Weight) {
+		if at < uint64(v.Weight) {
 			return v
 		}
 
-		x -= uint64(v.Weight)
+		at -= uint64(v.Weight)
 	}
 
 	return nil

@@ -60,12 +60,15 @@ func checkSegment(seg []byte) error {
 			}
 
 			i += 2
-		} else if !pathByte(c) {
+		} else if !pathBytes[c] {
 			return badPath("has a byte that is not allowed")
 		}
 
+		if plain {
+			continue
+		}
+
 		switch {
-		case plain:
 		case c == '.':
 			dots++
 		case c == ';' && (dots == 1 || dots == 2):
@@ -82,15 +85,16 @@ func checkSegment(seg []byte) error {
 	return nil
 }
 
-// pathByte is unreserved, sub-delims, ":" and "@" of RFC 3986.
-func pathByte(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	default:
-		return bytes.IndexByte([]byte("-._~!$&'()*+,;=:@"), c) >= 0
+// pathBytes are unreserved, sub-delims, ":" and "@" of RFC 3986.
+//
+//nolint:gochecknoglobals // a constant table
+var pathBytes = func() (t [256]bool) {
+	for _, c := range []byte("-._~!$&'()*+,;=:@0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		t[c] = true
 	}
-}
+
+	return t
+}()
 
 func unhex(b []byte, i int) int {
 	if i >= len(b) {

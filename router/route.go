@@ -34,7 +34,6 @@ func (v *Version) DefaultPath() []byte { return v.fallback }
 // Route decides among the versions of one service.
 type Route struct {
 	versions []Version
-	total    uint64 // of the weights
 	rules    []rule
 	sticky   *source
 	keyed    bool // a pool hashes: requests need keys
@@ -107,7 +106,6 @@ func Compile(in *spec.Route, pools []*pool.Pool, turns *Turns) (*Route, error) {
 			ModelID: v.ModelID, Label: label, label: []byte(label), Weight: v.Weight,
 			Pure: v.Engine.Pure(), fallback: []byte(defaultPath(v)), Pool: pools[i], seed: pool.HashString(v.ModelID),
 		}
-		r.total += uint64(v.Weight)
 	}
 
 	var err error
