@@ -114,6 +114,11 @@ func (l *Local) Refused(from netip.Addr, now time.Time) {
 	}
 }
 
+// Keys is how many buckets of principals, apps, projects and sources are kept.
+func (l *Local) Keys() int {
+	return l.principals.size() + l.apps.size() + l.projects.size() + l.sources.size()
+}
+
 // sourceKey is the network that one customer of a provider usually has.
 func sourceKey(a netip.Addr) key {
 	a = a.Unmap()
