@@ -27,6 +27,8 @@ type Model struct {
 	Runtime        string      `json:"runtime,omitempty"`
 	Status         ModelStatus `json:"status"`
 	FailReason     string      `json:"fail_reason,omitempty"`
+	// Deleting models take no new users; they go as soon as nobody uses them.
+	Deleting bool `json:"deleting,omitempty"`
 	// Package tells where the files are on the control machine and what they hash to.
 	Package PackageRef `json:"package"`
 	// ConfigJSON is config.json as given; Config is the same, parsed.

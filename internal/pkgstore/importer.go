@@ -32,11 +32,7 @@ type importer struct {
 }
 
 func (im *importer) run(ctx context.Context, only string) error {
-	if only != "" {
-		if err := im.file(ctx, only, singleName(only)); err != nil {
-			return err
-		}
-	} else if err := im.walk(ctx, ".", 0); err != nil {
+	if err := im.source(ctx, only); err != nil {
 		return err
 	}
 
@@ -53,6 +49,17 @@ func (im *importer) run(ctx context.Context, only string) error {
 	slices.SortFunc(im.files, func(a, b spec.FileDigest) int { return strings.Compare(a.Path, b.Path) })
 
 	return nil
+}
+
+func (im *importer) source(ctx context.Context, only string) error {
+	switch {
+	case im.root == nil:
+		return nil
+	case only != "":
+		return im.file(ctx, only, singleName(only))
+	default:
+		return im.walk(ctx, ".", 0)
+	}
 }
 
 // singleName lets a lone ONNX file be the model of its package.

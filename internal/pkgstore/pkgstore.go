@@ -74,14 +74,22 @@ func (s *Store) tmp() string   { return filepath.Join(s.cfg.Dir, "tmp") }
 func (s *Store) Path(tree string) string { return filepath.Join(s.trees(), tree) }
 
 // Import copies the directory source into the store. A single file becomes a package of one
-// file (an ONNX file is renamed to model.onnx). Files in overlay are written over those of the source.
+// file (an ONNX file is renamed to model.onnx); without a source the overlay is all there
+// is. Files in overlay are written over those of the source.
 // Errors that the source is to blame for are faults with the code ModelInvalid.
 func (s *Store) Import(ctx context.Context, source string, overlay map[string][]byte) (spec.PackageRef, error) {
-	root, only, err := openSource(source)
-	if err != nil {
-		return spec.PackageRef{}, err
+	var (
+		root *os.Root
+		only string
+		err  error
+	)
+
+	if source != "" {
+		if root, only, err = openSource(source); err != nil {
+			return spec.PackageRef{}, err
+		}
+		defer root.Close() //nolint:errcheck // read only
 	}
-	defer root.Close() //nolint:errcheck // read only
 
 	work := filepath.Join(s.tmp(), rand.Text())
 	if err := os.Mkdir(work, 0o755); err != nil { //nolint:gosec // becomes the package

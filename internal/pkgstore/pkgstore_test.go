@@ -69,6 +69,13 @@ func TestImportOverlayAndSingleFile(t *testing.T) {
 		t.Fatalf("got %q", got)
 	}
 
+	alone, err := s.Import(t.Context(), "", map[string][]byte{"config.json": []byte("{}")})
+	must(t, err)
+
+	if len(alone.Files) != 1 || read(t, alone.Dir, "config.json") != "{}" {
+		t.Fatalf("got %+v", alone.Files)
+	}
+
 	single, err := s.Import(t.Context(), filepath.Join(src, "digits.onnx"), nil)
 	must(t, err)
 

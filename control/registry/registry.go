@@ -1,0 +1,315 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-gateway/sluice/control/store"
+	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/pkgstore"
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+// Config of a Registry. Zero means the default.
+type Config struct {
+	// SourceRoots are the directories that packages may come from; empty means any.
+	SourceRoots []string
+	// Hidden directories are never read, such as the data directory with its secrets.
+	Hidden []string
+	// Workers is how many packages are imported at a time (default 2).
+	Workers int
+}
+
+// Registry manages models.
+type Registry struct {
+	cfg  Config
+	st   *store.Store
+	pkgs *pkgstore.Store
+	log  *slog.Logger
+
+	queue chan string
+
+	mu     sync.Mutex // guards active
+	active map[string]context.CancelFunc
+
+	// placing is held for reading from the import of a package until its model refers to it,
+	// and for writing while a package is removed.
+	placing sync.RWMutex
+}
+
+const queued = 4096
+
+// New returns a Registry.
+func New(cfg Config, st *store.Store, pkgs *pkgstore.Store, log *slog.Logger) *Registry {
+	if cfg.Workers <= 0 {
+		cfg.Workers = 2
+	}
+
+	return &Registry{
+		cfg: cfg, st: st, pkgs: pkgs, log: log,
+		queue: make(chan string, queued), active: make(map[string]context.CancelFunc),
+	}
+}
+
+// Run imports packages until ctx ends. It begins with what an earlier run left undone.
+func (g *Registry) Run(ctx context.Context) error {
+	models, _, err := g.st.Models.Values(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("read models: %w", err)
+	}
+
+	if err := g.clean(models); err != nil {
+		g.log.Warn("cannot clean the package store", "error", err)
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+
+	group.Go(func() error {
+		for i := range models {
+			g.resume(ctx, &models[i])
+		}
+
+		return nil
+	})
+
+	for range g.cfg.Workers {
+		group.Go(func() error {
+			for {
+				select {
+				case id := <-g.queue:
+					g.work(ctx, id)
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		})
+	}
+
+	return group.Wait()
+}
+
+// clean removes remains of imports and packages that no model refers to.
+func (g *Registry) clean(models []spec.Model) error {
+	used := make(map[string]bool, len(models))
+	for i := range models {
+		used[models[i].Package.TreeSHA256] = true
+	}
+
+	g.placing.Lock()
+	defer g.placing.Unlock()
+
+	return g.pkgs.Clean(func(tree string) bool { return used[tree] })
+}
+
+func (g *Registry) resume(ctx context.Context, m *spec.Model) {
+	switch {
+	case m.Deleting:
+		if err := g.Delete(ctx, m.ID); err != nil {
+			g.log.Warn("cannot finish the deletion of a model", "model_id", m.ID, "error", err)
+		}
+	case m.Status == spec.ModelPublishing:
+		select {
+		case g.queue <- m.ID:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Create checks a model and accepts it. initial_config stands in m.ConfigJSON.
+func (g *Registry) Create(ctx context.Context, m *spec.Model) error {
+	if err := g.preflight(m); err != nil {
+		return err
+	}
+
+	m.Status = spec.ModelPublishing
+
+	_, err := g.st.Commit(ctx,
+		g.st.Projects.ExistsOp(m.ProjectID, 0),
+		g.st.Index.CreateOp(indexOf(m), m.ID),
+		g.st.Models.CreateOp(m.ID, *m))
+
+	switch {
+	case errors.Is(err, store.ErrExists):
+		return fault.New(fault.ModelExists, "Model (%s, %s) already exists.", m.Name, m.Version)
+	case err != nil:
+		return fmt.Errorf("create model: %w", err)
+	}
+
+	select {
+	case g.queue <- m.ID:
+		return nil
+	default:
+	}
+
+	// Thousands wait already: take it back rather than promise what may take hours.
+	err = g.Delete(context.WithoutCancel(ctx), m.ID)
+
+	return errors.Join(fault.New(fault.Overloaded, "Too many models are being published."), err)
+}
+
+func indexOf(m *spec.Model) string {
+	return store.IndexKey(store.IndexModel, m.ProjectID, m.Name, m.Version)
+}
+
+// work imports one model, unless somebody else did or it is gone.
+func (g *Registry) work(ctx context.Context, id string) {
+	it, err := g.st.Models.Get(ctx, id)
+	if err != nil || it.Value.Deleting || it.Value.Status != spec.ModelPublishing {
+		if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			g.log.Error("cannot read a model to publish; the next start does it", "model_id", id, "error", err)
+		}
+
+		return
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	g.mu.Lock()
+	g.active[id] = cancel
+	g.mu.Unlock()
+
+	defer func() {
+		g.mu.Lock()
+		delete(g.active, id)
+		g.mu.Unlock()
+	}()
+
+	g.placing.RLock()
+	defer g.placing.RUnlock()
+
+	m := it.Value
+
+	if err := g.importPackage(ctx, &m); err != nil {
+		if ctx.Err() != nil {
+			return // shutdown: the next start begins again; deletion: nobody asks any more
+		}
+
+		m.Status, m.FailReason = spec.ModelFailed, fault.From(err).Message()
+		g.log.Warn("model refused", "model_id", id, "name", m.Name, "version", m.Version, "error", err)
+	} else {
+		m.Status, m.FailReason = spec.ModelPublished, ""
+		g.log.Info("model published", "model_id", id, "name", m.Name, "version", m.Version, "sha256", m.Package.TreeSHA256)
+	}
+
+	_, err = g.st.Models.Update(ctx, id, func(now *spec.Model) error {
+		now.Status, now.FailReason = m.Status, m.FailReason
+		now.Package, now.Config, now.ConfigJSON = m.Package, m.Config, m.ConfigJSON
+
+		return nil
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+		g.log.Error("cannot write the outcome of a publication; the next start does it", "model_id", id, "error", err)
+	}
+}
+
+// Delete removes a model that no service uses. A model in use gives ModelInUse, one that
+// does not exist ErrNotFound of the store.
+func (g *Registry) Delete(ctx context.Context, id string) error {
+	it, err := g.st.Models.Update(ctx, id, func(m *spec.Model) error {
+		m.Deleting = true
+
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete model: %w", err)
+	}
+
+	user, err := g.userOf(ctx, id)
+	if err == nil && user != "" {
+		err = fault.New(fault.ModelInUse, "Failed to delete model, model (%s) already deploy service.", id)
+	}
+
+	if err != nil {
+		_, undo := g.st.Models.Update(context.WithoutCancel(ctx), id, func(m *spec.Model) error {
+			m.Deleting = false
+
+			return nil
+		})
+
+		return errors.Join(err, undo)
+	}
+
+	g.mu.Lock()
+	if cancel := g.active[id]; cancel != nil {
+		cancel()
+	}
+	g.mu.Unlock()
+
+	if _, err := g.st.Commit(ctx, g.st.Models.DeleteOp(id, 0), g.st.Index.DeleteOp(indexOf(&it.Value), 0)); err != nil {
+		return fmt.Errorf("delete model: %w", err)
+	}
+
+	if err := g.dropPackage(ctx, it.Value.Package.TreeSHA256); err != nil {
+		g.log.Warn("cannot remove the package of a deleted model; the next start does it", "model_id", id, "error", err)
+	}
+
+	return nil
+}
+
+// userOf finds a service that uses a model now, or may go back to it.
+func (g *Registry) userOf(ctx context.Context, id string) (string, error) {
+	services, _, err := g.st.Services.Values(ctx, 0)
+	if err != nil {
+		return "", fmt.Errorf("who uses model %s: %w", id, err)
+	}
+
+	for i := range services {
+		if uses(services[i].Entries, id) {
+			return services[i].ID, nil
+		}
+	}
+
+	states, _, err := g.st.ServiceStates.Values(ctx, 0)
+	if err != nil {
+		return "", fmt.Errorf("who uses model %s: %w", id, err)
+	}
+
+	for i := range states {
+		st := &states[i]
+		for _, entries := range append([][]spec.Entry{st.Target, st.Active}, st.Superseded...) {
+			if uses(entries, id) {
+				return st.ServiceID, nil
+			}
+		}
+	}
+
+	return "", nil
+}
+
+func uses(entries []spec.Entry, modelID string) bool {
+	for i := range entries {
+		if entries[i].ModelID == modelID {
+			return true
+		}
+	}
+
+	return false
+}
+
+func (g *Registry) dropPackage(ctx context.Context, tree string) error {
+	if tree == "" {
+		return nil
+	}
+
+	g.placing.Lock()
+	defer g.placing.Unlock()
+
+	models, _, err := g.st.Models.Values(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("who shares package %s: %w", tree, err)
+	}
+
+	for i := range models {
+		if models[i].Package.TreeSHA256 == tree {
+			return nil
+		}
+	}
+
+	return g.pkgs.Remove(tree)
+}
