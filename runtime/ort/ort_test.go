@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/ortlib"
 	"github.com/sluice-gateway/sluice/runtime/engine"
 	"github.com/sluice-gateway/sluice/runtime/ort"
 	"github.com/sluice-gateway/sluice/runtime/ort/onnxgen"
@@ -28,9 +29,14 @@ func newEngine(t testing.TB) *ort.Engine {
 func newEngineLog(t testing.TB, log *slog.Logger) *ort.Engine {
 	t.Helper()
 
-	e, err := ort.New(ort.Config{}, log)
+	library, err := ortlib.Find()
 	if err != nil {
-		t.Fatalf("%v (run make setup)", err)
+		t.Fatal(err)
+	}
+
+	e, err := ort.New(ort.Config{Library: library}, log)
+	if err != nil {
+		t.Fatal(err)
 	}
 
 	t.Cleanup(func() { _ = e.Close() })

@@ -267,8 +267,8 @@ func indent(text string) string {
 	var b strings.Builder
 
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "=== ") {
-			continue
+		if strings.HasPrefix(line, "=== ") || strings.HasPrefix(strings.TrimSpace(line), "--- FAIL: ") {
+			continue // framing, which the line above the output says already
 		}
 
 		b.WriteString("    ")
