@@ -3,7 +3,6 @@ package rollout
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/spec"
@@ -98,12 +97,9 @@ func (s *step) judge() {
 		u.Failed = true
 		u.Reason += "; the rollback failed: " + reason
 		s.event(abnormal, "Failed to update the service. The rollback failed. Error: %s", reason)
-	case u.First:
-		if u.Reason == "" {
-			s.event(abnormal, "Service %s failed. Error: %s", s.Service.Name, reason)
-		}
-
-		u.Reason = reason // the newest failure may explain more
+	case u.First && u.Reason == "":
+		u.Reason = reason
+		s.event(abnormal, "service failed. Error: %s", reason)
 	}
 }
 
@@ -151,12 +147,12 @@ func (s *step) overdue(u *spec.UpgradeProgress) string {
 		return ""
 	}
 
-	last := s.lastReason()
-	if strings.HasPrefix(last, notReady) {
-		return "Service deployment timed out: " + last
+	reason := fmt.Sprintf("Service deployment timed out: instances were not ready within %s", timeout)
+	if last := s.lastReason(); last != "" {
+		reason += " (" + last + ")"
 	}
 
-	return fmt.Sprintf("Service deployment timed out: %s %s%s", notReady, timeout, because(last))
+	return reason
 }
 
 // lastReason is what the youngest instance that is not ready says.

@@ -3,7 +3,6 @@ package rollout
 import (
 	"fmt"
 	"hash/fnv"
-	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/spec"
@@ -40,7 +39,7 @@ func (s *step) observe() {
 	}
 
 	if lost > 0 {
-		s.event(normal, "instances that ended with the control process are started again (%d)", lost)
+		s.event(normal, "%d instances that ended with the control process are started again", lost)
 	}
 }
 
@@ -78,11 +77,7 @@ func (s *step) look(inst *spec.Instance, o Observation) {
 		s.event(normal, "%s instance %s is ready", title(inst), inst.ID)
 	}
 
-	inst.State = next
-	if o.Reason != "" || next == spec.InstanceReady {
-		inst.Reason = o.Reason
-	}
-
+	inst.State, inst.Reason = next, o.Reason
 	s.age(inst)
 }
 
@@ -112,15 +107,12 @@ func (s *step) age(inst *spec.Instance) {
 			return
 		}
 
-		s.died(inst, fmt.Sprintf("%s %s%s", notReady, timeout, because(inst.Reason)), false)
+		s.died(inst, fmt.Sprintf("not ready within %s%s", timeout, because(inst.Reason)), false)
 	}
 }
 
-// notReady begins the reason of an instance that took longer than the deployment timeout.
-const notReady = "not ready within"
-
 func because(reason string) string {
-	if reason == "" || strings.HasPrefix(reason, notReady) {
+	if reason == "" {
 		return ""
 	}
 
@@ -183,10 +175,9 @@ func (s *step) renew(inst *spec.Instance) {
 
 // restart replaces a failed instance.
 func (s *step) restart(inst *spec.Instance) {
-	former, reason := inst.ID, inst.Reason
+	former := inst.ID
 	s.renew(inst)
 	inst.Restarts++
-	inst.Reason = reason // shown until the new one has something to say
 
 	if inst.Failures < s.policy.LoopAfter {
 		s.event(normal, "%s instance %s is replaced by %s (restart %d)", title(inst), former, inst.ID, inst.Restarts)

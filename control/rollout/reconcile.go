@@ -103,33 +103,24 @@ func (s *step) paused() bool {
 }
 
 // replaceFailed restarts the failed instances of a lane whose wait is over. In quarantine
-// one is tried at a time, once all have waited.
+// one at a time is tried.
 func (s *step) replaceFailed(l *lane) {
-	all := slices.Concat(l.fresh, l.old)
-	failed := func(i *spec.Instance) bool { return i.State == spec.InstanceFailed }
+	one := slices.Contains(s.state.Quarantined, l.entry.ModelID)
+	trying := count(l.fresh, func(i *spec.Instance) bool { return i.State != spec.InstanceFailed })
 
-	if slices.Contains(s.state.Quarantined, l.entry.ModelID) {
-		if count(l.fresh, failed) < len(l.fresh) {
-			return
+	for _, inst := range slices.Concat(l.fresh, l.old) {
+		if inst.State != spec.InstanceFailed {
+			continue
 		}
 
-		last := slices.MaxFunc(all, func(a, b *spec.Instance) int { return int(a.RetryAt - b.RetryAt) })
-		all = []*spec.Instance{last}
-
-		if s.now < last.RetryAt {
-			s.wake(last.RetryAt)
-
-			return
-		}
-	}
-
-	for _, inst := range all {
 		switch {
-		case !failed(inst), s.running(inst.ID):
+		case one && trying > 0:
 		case s.now < inst.RetryAt:
 			s.wake(inst.RetryAt)
 		default:
 			s.restart(inst)
+
+			trying++
 		}
 	}
 }
@@ -149,10 +140,7 @@ func (s *step) startable(l *lane) int {
 		return 0
 	}
 
-	surge, unavailable := budget(l.entry, l.want)
-	if full(surge, unavailable, l.want) {
-		return missing // however many old ones there are: they stay until all of these are ready
-	}
+	surge, _ := budget(l.entry, l.want)
 
 	return max(0, min(missing, l.want+surge-len(l.fresh)-len(l.old)-l.draining))
 }
@@ -297,7 +285,7 @@ func (s *step) leave(id string) {
 		return
 	}
 
-	if !s.running(id) {
+	if o, running := s.Observed[id]; !running || o.Ended {
 		s.remove(i)
 
 		return

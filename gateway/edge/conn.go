@@ -256,13 +256,11 @@ func (c *conn) awaitHot() nextResult {
 func (c *conn) readHead() error {
 	x, e := c.x, c.door.edge
 	timed := false
-	scan, blank := 0, 0
+	scan := 0
 
 	for {
 		if scan == 0 {
-			n := wire.SkipBlank(x.buf[x.r:x.w], blank)
-			blank += n
-			x.r += n
+			x.r += wire.SkipBlank(x.buf[x.r:x.w])
 		}
 
 		got := x.buf[x.r:x.w]

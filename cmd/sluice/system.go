@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/control/publish"
+	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/store"
+	"github.com/sluice-gateway/sluice/gateway/edge"
+	"github.com/sluice-gateway/sluice/gateway/plan"
+	"github.com/sluice-gateway/sluice/internal/atomicfile"
+	"github.com/sluice-gateway/sluice/internal/lifecycle"
+	"github.com/sluice-gateway/sluice/internal/telemetry"
+)
+
+// system is everything that `sluice serve` runs. build fills it in order; run owns its goroutines.
+type system struct {
+	settings *settings
+	log      *slog.Logger
+	group    *lifecycle.Group
+	closers  []func()
+	began    time.Time
+
+	embedded  *store.Embedded
+	store     *store.Store
+	control   *controlPlane
+	publisher *publish.Publisher
+	launcher  *launch.Local
+	runner    *rollout.Runner
+	follower  *plan.Follower
+	edge      *edge.Edge
+	ops       *telemetry.Ops
+
+	phase atomic.Pointer[string]
+}
+
+// Phases of the process, as /health tells them.
+const (
+	phaseStarting = "starting"
+	phaseReady    = "ready"
+	phaseDraining = "draining"
+)
+
+func (s *system) setPhase(p string) { s.phase.Store(&p) }
+
+func (s *system) health() telemetry.Health {
+	p := *s.phase.Load()
+
+	return telemetry.Health{Ready: p == phaseReady, State: p}
+}
+
+// run serves until ctx ends, and stops everything in order.
+func (s *system) run(ctx context.Context, stdout io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	context.AfterFunc(ctx, func() { s.setPhase(phaseDraining) })
+
+	announced := make(chan error, 1)
+
+	go func() {
+		err := s.announce(ctx, stdout)
+		announced <- err
+
+		if err != nil && ctx.Err() == nil {
+			cancel()
+		}
+	}()
+
+	err := s.group.Run(ctx)
+
+	cancel()
+
+	if aerr := <-announced; aerr != nil && !errors.Is(aerr, context.Canceled) {
+		err = errors.Join(err, aerr)
+	}
+
+	return err
+}
+
+// announce waits until a prediction would succeed, then tells addresses and readiness.
+func (s *system) announce(ctx context.Context, stdout io.Writer) error {
+	if err := s.deploy(ctx); err != nil {
+		return err
+	}
+
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
+
+	endpoints := map[string]string{
+		"edge_http":  baseURL("http", s.edge.HTTPAddr()),
+		"edge_https": baseURL("https", s.edge.HTTPSAddr()),
+		"control":    s.control.url(),
+		"ops":        s.ops.URL(),
+	}
+
+	if err := writeJSON(filepath.Join(s.settings.DataDir, endpointsFile), endpoints); err != nil {
+		return err
+	}
+
+	if !s.phase.CompareAndSwap(s.phase.Load(), ptr(phaseReady)) || ctx.Err() != nil {
+		return ctx.Err() //nolint:wrapcheck // stopped while starting
+	}
+
+	s.log.Info("ready", slog.Any("endpoints", endpoints))
+	fmt.Fprintln(stdout, "sluice ready")
+
+	return nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func baseURL(scheme, addr string) string {
+	if addr == "" {
+		return ""
+	}
+
+	return scheme + "://" + addr
+}
+
+// endpointsFile in the data directory holds the base URLs with the real ports.
+const endpointsFile = "endpoints.json"
+
+// settlePatience bounds how long a start waits for services that neither run nor fail.
+const settlePatience = 3 * time.Minute
+
+// settled waits until every service that should run either does, in the plan that the gateway
+// follows, or has failed.
+func (s *system) settled(ctx context.Context) error {
+	patience := time.NewTimer(settlePatience)
+	defer patience.Stop()
+
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+
+	for {
+		waiting, err := s.unsettled(ctx)
+		if err != nil {
+			return err
+		}
+
+		if waiting == "" && s.follower.Load() != nil {
+			return nil
+		}
+
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			s.log.Warn("ready although a service does not run yet", slog.String("service", waiting))
+
+			return nil
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // stopped while starting
+		}
+	}
+}
+
+// unsettled names a service that should run and is not able to yet, "" if there is none.
+func (s *system) unsettled(ctx context.Context) (string, error) {
+	services, _, err := s.store.Services.List(ctx)
+	if err != nil {
+		return "", fmt.Errorf("wait for services: %w", err)
+	}
+
+	for _, item := range services {
+		svc := &item.Value
+		if svc.Stopped || svc.Deleting {
+			continue
+		}
+
+		state, err := s.store.ServiceStates.Get(ctx, item.ID)
+		if errors.Is(err, store.ErrNotFound) {
+			return svc.Name, nil
+		}
+
+		if err != nil {
+			return "", fmt.Errorf("wait for services: %w", err)
+		}
+
+		if !s.able(item.ID, &state.Value) {
+			return svc.Name, nil
+		}
+	}
+
+	return "", nil
+}
+
+func writeJSON(path string, v any) error {
+	data, err := jsonIndent(v)
+	if err != nil {
+		return err
+	}
+
+	if err := atomicfile.Write(path, data, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+
+	return nil
+}
+
+// hurry cuts what is still under way; a second signal asks for it.
+func (s *system) hurry() {
+	s.edge.Abort()
+	s.launcher.Close() //nolint:errcheck // what is left was killed
+}
+
+// close gives back what build took, in reverse order. It is called when nothing runs any more.
+func (s *system) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+}
+
+// lockedDir makes the data directory, for this user alone.
+func lockedDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+
+	return nil
+}
