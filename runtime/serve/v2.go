@@ -14,7 +14,7 @@ import (
 // route is a parsed V2 path under /v2/models.
 type route struct {
 	model, version string
-	action         string
+	action         []byte
 }
 
 // v2 answers everything under /v2.
@@ -48,7 +48,7 @@ func (a *App) v2(x *Exchange) error {
 		return notFound()
 	}
 
-	switch r.action {
+	switch string(r.action) {
 	case "infer":
 		return a.infer(x, r)
 	case "":
@@ -83,7 +83,7 @@ func parseRoute(rest []byte) (route, bool) {
 		rest = more
 	}
 
-	r.action = string(rest)
+	r.action = rest
 
 	return r, r.model != ""
 }

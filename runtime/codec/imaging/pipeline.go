@@ -136,10 +136,13 @@ func (p *Pipeline) samples(img image.Image, orient int) []float64 {
 	area := box{0, 0, src.w, src.h}
 	invert := p.cfg.Invert == "always"
 
+	// Whether to invert can be found out on the way when every row passes anyway; where the picture is cut must be known first.
 	var v survey
-	if p.cfg.Invert == "auto" || p.cfg.CenterContent || p.cfg.Fit == "contain" {
+
+	late := p.cfg.Invert == "auto" && !p.cfg.CenterContent && (p.cfg.Fit == "" || p.cfg.Fit == "stretch") &&
+		(p.cfg.Resize == "" || p.cfg.Resize == "area")
+	if !late && (p.cfg.Invert == "auto" || p.cfg.CenterContent || p.cfg.Fit == "contain") {
 		v = look(src)
-		invert = invert || (p.cfg.Invert == "auto" && v.light())
 	}
 
 	if p.cfg.CenterContent {
@@ -162,9 +165,17 @@ func (p *Pipeline) samples(img image.Image, orient int) []float64 {
 	}
 
 	r := newResizer(src, area, v.fill, p.cfg.Resize, w, h)
+	if late {
+		r.see = &v
+	}
+
 	r.run(out, p.cfg.Width, floorHalf(p.cfg.Width-w), floorHalf(p.cfg.Height-h))
 
-	if invert {
+	if late {
+		v.finish(src)
+	}
+
+	if invert || (p.cfg.Invert == "auto" && v.light()) {
 		for i, s := range out {
 			out[i] = channelMax - s
 		}

@@ -104,6 +104,7 @@ type resizer struct {
 	src  *source
 	box  box
 	fill [3]float64
+	see  *survey // told of every row that is read, if set
 	ow   int
 	cols []taps
 	rows []taps
@@ -199,6 +200,10 @@ func (r *resizer) read(y int) {
 	s, b, ch := r.src, r.box, r.src.channels
 	if b == (box{0, 0, s.w, s.h}) {
 		s.row(y, r.in)
+
+		if r.see != nil && r.see.next == y {
+			r.see.add(s, r.in)
+		}
 
 		return
 	}

@@ -137,15 +137,34 @@ func (s *source) fill(y int) {
 	case *image.RGBA: // the decoders use it for opaque pictures only
 		s.bytes(m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
 	case *image.YCbCr:
-		for x := range s.w {
-			yi, ci := m.YOffset(b.Min.X+x, b.Min.Y+y), m.COffset(b.Min.X+x, b.Min.Y+y)
-			r, g, bl := color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
-			set(s.raw[4*x:], r, g, bl, 255)
-		}
+		s.ycbcr(m, y)
 	default:
 		for x := range s.w {
 			s.pixel(b.Min.X+x, b.Min.Y+y, s.raw[4*x:])
 		}
+	}
+}
+
+// ycbcr reads a row of a JPEG.
+func (s *source) ycbcr(m *image.YCbCr, y int) {
+	x0, y0 := m.Rect.Min.X, m.Rect.Min.Y+y
+	luma := m.Y[m.YOffset(x0, y0):][:s.w]
+
+	shift := 0
+
+	switch m.SubsampleRatio {
+	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+		shift = 1
+	case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
+		shift = 2
+	case image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio440:
+	}
+
+	at := m.COffset(x0, y0) - x0>>shift
+	for x, l := range luma {
+		ci := at + (x0+x)>>shift
+		r, g, b := color.YCbCrToRGB(l, m.Cb[ci], m.Cr[ci])
+		set(s.raw[4*x:], r, g, b, 255)
 	}
 }
 

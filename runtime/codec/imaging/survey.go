@@ -2,53 +2,84 @@ package imaging
 
 import "slices"
 
-// survey is what the stages need to know of the whole picture.
+// survey is what the stages need to know of the whole picture. Rows are added in order.
 type survey struct {
 	min, max float64    // luma
 	border   float64    // lower median of the border's luma
 	fill     [3]float64 // lower median of the border, per channel
+
+	next int          // the row that comes next
+	edge [4][]float64 // luma and three channels of the border
 }
 
 // look visits every pixel once.
 func look(s *source) survey {
-	var (
-		v    survey
-		edge [4][]float64 // luma and three channels of the border
-	)
+	var v survey
 
 	row := make([]float64, s.w*s.channels)
-	first := true
 
 	for y := range s.h {
 		s.row(y, row)
+		v.add(s, row)
+	}
 
+	v.finish(s)
+
+	return v
+}
+
+// add takes the next row.
+func (v *survey) add(s *source, row []float64) {
+	y := v.next
+	v.next++
+
+	if y == 0 {
+		v.min = s.luma(row, 0)
+		v.max = v.min
+	}
+
+	lo, hi := v.min, v.max
+
+	if s.channels == 1 {
+		for _, l := range row {
+			lo, hi = min(lo, l), max(hi, l)
+		}
+	} else {
 		for x := range s.w {
 			l := s.luma(row, x)
-			if first || l < v.min {
-				v.min = l
-			}
-
-			if first || l > v.max {
-				v.max = l
-			}
-
-			first = false
-
-			if y == 0 || y == s.h-1 || x == 0 || x == s.w-1 {
-				edge[0] = append(edge[0], l)
-				for c := range s.channels {
-					edge[1+c] = append(edge[1+c], row[x*s.channels+c])
-				}
-			}
+			lo, hi = min(lo, l), max(hi, l)
 		}
 	}
 
-	v.border = lowerMedian(edge[0])
-	for c := range s.channels {
-		v.fill[c] = lowerMedian(edge[1+c])
+	v.min, v.max = lo, hi
+
+	if y == 0 || y == s.h-1 {
+		for x := range s.w {
+			v.addEdge(s, row, x)
+		}
+
+		return
 	}
 
-	return v
+	v.addEdge(s, row, 0)
+
+	if s.w > 1 {
+		v.addEdge(s, row, s.w-1)
+	}
+}
+
+func (v *survey) addEdge(s *source, row []float64, x int) {
+	v.edge[0] = append(v.edge[0], s.luma(row, x))
+	for c := range s.channels {
+		v.edge[1+c] = append(v.edge[1+c], row[x*s.channels+c])
+	}
+}
+
+func (v *survey) finish(s *source) {
+	v.border = lowerMedian(v.edge[0])
+	for c := range s.channels {
+		v.fill[c] = lowerMedian(v.edge[1+c])
+	}
 }
 
 func (s *source) luma(row []float64, x int) float64 {
