@@ -55,7 +55,8 @@ type scratch struct {
 	message sign.Message
 	scope   sign.Scope
 	builder sign.Builder
-	digest  [2 * sha256.Size]byte
+	digest  [2 * sha256.Size]byte // in hex
+	given   [sha256.Size]byte     // digest that the client stated
 }
 
 func newScratch() *scratch {
@@ -186,11 +187,11 @@ func (d *Directory) credential(access []byte, allowed AuthSet, now time.Time) (c
 			return credential{}, errOtherKind
 		}
 
-		if !k.spec.Enabled || !k.user.Enabled || k.spec.ExpiresAt != 0 && now.UnixMilli() >= k.spec.ExpiresAt {
+		if !k.enabled || k.expires != 0 && now.UnixMilli() >= k.expires {
 			return credential{}, errUnknownAccessKey(access)
 		}
 
-		return credential{key: k.key, principal: &k.principal, faults: &iamFaults, tokenHash: k.spec.SecurityTokenHash}, nil
+		return credential{key: &k.key, principal: &k.principal, faults: &iamFaults, tokenHash: k.tokenHash}, nil
 	}
 
 	a := d.apps.byKey[string(access)]
@@ -292,7 +293,7 @@ func (v *Verifier) checkSignature(s *scratch, c *credential, r *Request) error {
 			return err
 		}
 
-		if subtle.ConstantTimeCompare(hex.AppendEncode(s.digest[:0], digest[:]), given) != 1 {
+		if subtle.ConstantTimeCompare(digest[:], given[:]) != 1 {
 			return fault.New(c.faults.mismatch, "%sverify %s fail, the body does not have the digest in %s",
 				c.faults.prefix, c.faults.what(), s.auth.Algorithm.ContentHeader())
 		}
@@ -377,7 +378,7 @@ func (s *scratch) collect(r *Request, f *signedFaults) error {
 
 // bodyHash fills the last line of the canonical request. If the client stated a digest, that is
 // the line, and it is returned, because the body must be held against it.
-func (v *Verifier) bodyHash(s *scratch, c *credential, r *Request) (given []byte, err error) {
+func (v *Verifier) bodyHash(s *scratch, c *credential, r *Request) (given *[32]byte, err error) {
 	name := []byte(s.auth.Algorithm.ContentHeader())
 
 	value, count := s.find(name)
@@ -395,13 +396,15 @@ func (v *Verifier) bodyHash(s *scratch, c *credential, r *Request) (given []byte
 
 		return nil, nil
 	case len(value) > 0:
-		if !isDigest(value) {
+		stated, ok := sign.ParseDigest(value)
+		if !ok {
 			return nil, errAuthFormat("the digest of the body is neither UNSIGNED-PAYLOAD nor 64 lower-case hex digits")
 		}
 
 		s.message.BodyHash = value
+		s.given = stated
 
-		return value, nil
+		return &s.given, nil
 	}
 
 	digest, err := v.hashBody(s.auth.Algorithm, r)
@@ -412,16 +415,6 @@ func (v *Verifier) bodyHash(s *scratch, c *credential, r *Request) (given []byte
 	s.message.BodyHash = hex.AppendEncode(s.digest[:0], digest[:])
 
 	return nil, nil
-}
-
-func isDigest(b []byte) bool {
-	for _, c := range b {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-
-	return len(b) == 2*sha256.Size
 }
 
 func (v *Verifier) hashBody(a sign.Algorithm, r *Request) ([32]byte, error) {

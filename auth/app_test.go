@@ -63,7 +63,7 @@ func TestAppCodesAndKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			if p.Method != test.method || p.AppID == "" || p.Key != "app:"+p.AppID || p.ProjectID != s.Apps[0].ProjectID && p.AppID == "app1" {
+			if p.Method != test.method || p.AppID == "" || p.Key != "app:"+p.AppID || p.AppID == "app1" && (p.ProjectID != projectID || p.DomainID != domainID) {
 				t.Errorf("got %+v", p)
 			}
 		})

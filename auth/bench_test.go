@@ -135,6 +135,35 @@ func BenchmarkVerifySignature1KiB(b *testing.B) {
 	benchmarkVerify(b, raw(signedRequest(b, signer(), string(bytes.Repeat([]byte("x"), 1024)))))
 }
 
+// BenchmarkVerifyManyRequests takes another of 5,000 requests each time, of which none is in the
+// processor's cache, once all by the same key and once each by its own of 100,000 keys.
+func BenchmarkVerifyManyRequests(b *testing.B) {
+	d, v := compile(b, crowded(b), nil), verifier(b, auth.Config{})
+	body := string(bytes.Repeat([]byte("x"), 1024))
+
+	for name, step := range map[string]int{"same key": 0, "own key": 20} {
+		requests := make([]*auth.Request, 5000)
+
+		for i := range requests {
+			s := signer()
+			s.AccessKey = fmt.Sprintf("AKCROWD%06d", i*step)
+			requests[i] = raw(signedRequest(b, s, body))
+		}
+
+		b.Run(name, func(b *testing.B) {
+			i := 0
+
+			for b.Loop() {
+				if _, err := v.Verify(d, requests[i%len(requests)], auth.AllowDefault); err != nil {
+					b.Fatal(err)
+				}
+
+				i++
+			}
+		})
+	}
+}
+
 func BenchmarkVerifyAppCode(b *testing.B) {
 	benchmarkVerify(b, raw(newRequest([2]string{"X-Apig-AppCode", "code-1"})))
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/auth/sign"
@@ -52,6 +53,7 @@ type keySection struct {
 
 type appSection struct {
 	source   []spec.App
+	users    *userSection
 	byKey    map[string]*app
 	byCode   map[[sha256.Size]byte]*app
 	problems []error
@@ -63,11 +65,16 @@ type user struct {
 	rights map[string]*rights // by project
 }
 
+// accessKey holds what a request needs side by side: with 100,000 keys each jump to another place
+// in memory costs as much as a block of SHA-256.
 type accessKey struct {
-	spec      *spec.AccessKey
-	user      *spec.User
-	key       *sign.Key
+	enabled   bool  // the key and its user
+	expires   int64 // ms since the epoch; 0 means never
+	tokenHash []byte
+	key       sign.Key
 	principal Principal
+
+	sealed []byte // for the next Compile
 }
 
 type app struct {
@@ -114,7 +121,7 @@ func Compile(s *spec.Snapshot, box Opener, prev *Directory) (*Directory, error) 
 
 	d.users = compileUsers(s, prev.users)
 	d.keys = compileKeys(s.AccessKeys, box, d.users, prev.keys)
-	d.apps = compileApps(s.Apps, box, prev.apps)
+	d.apps = compileApps(s.Apps, box, d.users, prev.apps)
 
 	for i := range s.Services {
 		r := &s.Services[i]
@@ -230,9 +237,14 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 	}
 
 	k := &keySection{source: source, users: users, keys: make(map[string]*accessKey, len(source))}
+	entries := make([]accessKey, len(source))
+	names := arena(source)
 
 	for i := range source {
 		ak := &source[i]
+
+		var name string
+		name, names = names[:len(ak.AccessKey)], names[len(ak.AccessKey):]
 
 		u := users.users[ak.UserID]
 		if u == nil {
@@ -241,23 +253,40 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 			continue
 		}
 
-		entry := &accessKey{spec: ak, user: u.spec, principal: keyPrincipal(ak, u.spec)}
+		entry := &entries[i]
+		*entry = accessKey{
+			enabled: ak.Enabled && u.spec.Enabled, expires: ak.ExpiresAt, tokenHash: ak.SecurityTokenHash,
+			principal: keyPrincipal(ak, u.spec), sealed: ak.SealedSecret,
+		}
 
-		if old := prev.keys[ak.AccessKey]; old != nil && bytes.Equal(old.spec.SealedSecret, ak.SealedSecret) {
+		if old := prev.keys[ak.AccessKey]; old != nil && bytes.Equal(old.sealed, ak.SealedSecret) {
 			entry.key = old.key
 		} else {
-			var err error
-			if entry.key, err = open(box, ak.SealedSecret, SecretKeyContext(ak.AccessKey)); err != nil {
+			key, err := open(box, ak.SealedSecret, SecretKeyContext(ak.AccessKey))
+			if err != nil {
 				k.problems = report(k.problems, "access key", ak.AccessKey, err)
 
 				continue
 			}
+
+			entry.key = *key
 		}
 
-		k.keys[ak.AccessKey] = entry
+		k.keys[name] = entry
 	}
 
 	return k
+}
+
+// arena is the text of all access keys in one piece, so that looking one up stays in few pages.
+func arena(source []spec.AccessKey) string {
+	var b strings.Builder
+
+	for i := range source {
+		b.WriteString(source[i].AccessKey)
+	}
+
+	return b.String()
 }
 
 func keyPrincipal(ak *spec.AccessKey, u *spec.User) Principal {
@@ -267,18 +296,22 @@ func keyPrincipal(ak *spec.AccessKey, u *spec.User) Principal {
 	}
 }
 
-func compileApps(source []spec.App, box Opener, prev *appSection) *appSection {
-	if prev.byKey != nil && slices.EqualFunc(source, prev.source, equalApp) && len(prev.problems) == 0 {
+func compileApps(source []spec.App, box Opener, users *userSection, prev *appSection) *appSection {
+	if prev.users == users && slices.EqualFunc(source, prev.source, equalApp) && len(prev.problems) == 0 {
 		return prev
 	}
 
-	a := &appSection{source: source, byKey: make(map[string]*app, len(source)), byCode: make(map[[sha256.Size]byte]*app)}
+	a := &appSection{source: source, users: users, byKey: make(map[string]*app, len(source)), byCode: make(map[[sha256.Size]byte]*app)}
 
 	for i := range source {
 		sa := &source[i]
 		entry := &app{spec: sa}
 
 		p := Principal{ProjectID: sa.ProjectID, UserID: sa.UserID, AppID: sa.ID, Key: appKey(sa.ID)}
+		if project := users.projects[sa.ProjectID]; project != nil {
+			p.DomainID = project.DomainID
+		}
+
 		entry.bySignature, entry.byCode, entry.byKey = p, p, p
 		entry.bySignature.Method, entry.byCode.Method, entry.byKey.Method = MethodAppSignature, MethodAppCode, MethodAppKey
 
