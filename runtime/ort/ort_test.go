@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -290,6 +291,40 @@ func TestMisalignedInputIsRead(t *testing.T) {
 
 	if string(out[0].Data) != string(floats(-1, -2, -3)) {
 		t.Errorf("got %v", out[0].Data)
+	}
+}
+
+// Inputs that Go frees after a run must not be reachable from C memory when the next run
+// overwrites it, or a garbage collection at that moment ends the process.
+func TestInputsMayBeCollectedBetweenRuns(t *testing.T) {
+	t.Parallel()
+
+	s := load(t, onnxgen.Unary("Neg", onnxgen.Float, onnxgen.Shape(-1)))
+
+	for range 100 {
+		var releases []func()
+
+		for range 32 { // as many blocks of C memory as a session keeps
+			data := make([]byte, 256)
+			in := []engine.Tensor{{Type: engine.FP32, Shape: []int64{64}, Data: data}}
+
+			_, release, err := s.Run(t.Context(), in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			releases = append(releases, release)
+
+			if len(releases)%8 == 1 {
+				go runtime.GC() // collects while the runs below reuse blocks of the round before
+			}
+		}
+
+		for _, release := range releases {
+			release()
+		}
+
+		runtime.GC()
 	}
 }
 

@@ -38,7 +38,7 @@ func (s *Session) Run(ctx context.Context, in []engine.Tensor, outputs []string)
 	}
 
 	if err := s.fill(r, in, outputs); err != nil {
-		r.pins.Unpin()
+		r.unpin()
 		s.give(r)
 
 		return nil, nil, err
@@ -47,7 +47,7 @@ func (s *Session) Run(ctx context.Context, in []engine.Tensor, outputs []string)
 	finish := s.watch(ctx, r)
 	st := C.sl_run_exec(s.e.lib, s.c, r.c)
 	finish()
-	r.pins.Unpin()
+	r.unpin()
 
 	if st != nil {
 		err := s.runError(ctx, st)
@@ -69,6 +69,16 @@ func (s *Session) Run(ctx context.Context, in []engine.Tensor, outputs []string)
 	}
 
 	return out, release, nil
+}
+
+// unpin lets go of the inputs. The C block must not keep their addresses: overwriting one
+// during a garbage collection marks what it points to, which may be free by then.
+func (r *run) unpin() {
+	for i := range r.in {
+		r.in[i].data = nil
+	}
+
+	r.pins.Unpin()
 }
 
 // watch terminates the run when ctx ends. The returned function stops watching and makes
