@@ -89,6 +89,18 @@ def main():
         cases.append({"file": name, "label": str(labels[row]), "tolerance": tolerance, "input": values})
     lines = ",\n".join(" " + json.dumps(c) for c in cases)
     (testdata / "golden.json").write_text(f"[\n{lines}\n]\n")
+    write_rows(testdata, digits, labels)
+
+
+def write_rows(folder, digits, labels):
+    """All odd rows with their values 0..16 as one picture, 30 digits in a row, and their labels."""
+    across = 30
+    sheet = np.zeros((8 * -(-len(digits) // across), 8 * across), np.uint8)
+    for i, d in enumerate(digits):
+        y, x = 8 * (i // across), 8 * (i % across)
+        sheet[y : y + 8, x : x + 8] = d
+    Image.fromarray(sheet, "L").save(folder / "odd-rows.png", "PNG", optimize=True)
+    (folder / "odd-rows.txt").write_text("".join(str(v) for v in labels) + "\n")
 
 
 if __name__ == "__main__":
