@@ -33,8 +33,14 @@ func WriteFault(c *Call, err error) {
 		c.Out.AddHeader("Retry-After", strconv.AppendInt(buf[:0], retrySeconds(f.RetryAfter), 10))
 	}
 
+	v2 := isV2(c.Path)
+	if v2 {
+		// The V2 body has no room for the code.
+		c.Out.AddHeader("X-Error-Code", []byte(f.Code.Wire()))
+	}
+
 	c.Out.AddHeader("Content-Type", []byte("application/json"))
-	c.Out.Set(f.Code.Status(), FaultBody(nil, f, c.ID, isV2(c.Path)))
+	c.Out.Set(f.Code.Status(), FaultBody(nil, f, c.ID, v2))
 }
 
 // FaultBody appends the JSON body of a fault to dst.

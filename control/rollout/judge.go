@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/spec"
@@ -97,9 +98,12 @@ func (s *step) judge() {
 		u.Failed = true
 		u.Reason += "; the rollback failed: " + reason
 		s.event(abnormal, "Failed to update the service. The rollback failed. Error: %s", reason)
-	case u.First && u.Reason == "":
-		u.Reason = reason
-		s.event(abnormal, "service failed. Error: %s", reason)
+	case u.First:
+		if u.Reason == "" {
+			s.event(abnormal, "Service %s failed. Error: %s", s.Service.Name, reason)
+		}
+
+		u.Reason = reason // the newest failure may explain more
 	}
 }
 
@@ -147,12 +151,12 @@ func (s *step) overdue(u *spec.UpgradeProgress) string {
 		return ""
 	}
 
-	reason := fmt.Sprintf("Service deployment timed out: instances were not ready within %s", timeout)
-	if last := s.lastReason(); last != "" {
-		reason += " (" + last + ")"
+	last := s.lastReason()
+	if strings.HasPrefix(last, notReady) {
+		return "Service deployment timed out: " + last
 	}
 
-	return reason
+	return fmt.Sprintf("Service deployment timed out: %s %s%s", notReady, timeout, because(last))
 }
 
 // lastReason is what the youngest instance that is not ready says.

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/spec"
@@ -39,7 +40,7 @@ func (s *step) observe() {
 	}
 
 	if lost > 0 {
-		s.event(normal, "%d instances that ended with the control process are started again", lost)
+		s.event(normal, "instances that ended with the control process are started again (%d)", lost)
 	}
 }
 
@@ -77,7 +78,11 @@ func (s *step) look(inst *spec.Instance, o Observation) {
 		s.event(normal, "%s instance %s is ready", title(inst), inst.ID)
 	}
 
-	inst.State, inst.Reason = next, o.Reason
+	inst.State = next
+	if o.Reason != "" || next == spec.InstanceReady {
+		inst.Reason = o.Reason
+	}
+
 	s.age(inst)
 }
 
@@ -107,12 +112,15 @@ func (s *step) age(inst *spec.Instance) {
 			return
 		}
 
-		s.died(inst, fmt.Sprintf("not ready within %s%s", timeout, because(inst.Reason)), false)
+		s.died(inst, fmt.Sprintf("%s %s%s", notReady, timeout, because(inst.Reason)), false)
 	}
 }
 
+// notReady begins the reason of an instance that took longer than the deployment timeout.
+const notReady = "not ready within"
+
 func because(reason string) string {
-	if reason == "" {
+	if reason == "" || strings.HasPrefix(reason, notReady) {
 		return ""
 	}
 
@@ -175,9 +183,10 @@ func (s *step) renew(inst *spec.Instance) {
 
 // restart replaces a failed instance.
 func (s *step) restart(inst *spec.Instance) {
-	former := inst.ID
+	former, reason := inst.ID, inst.Reason
 	s.renew(inst)
 	inst.Restarts++
+	inst.Reason = reason // shown until the new one has something to say
 
 	if inst.Failures < s.policy.LoopAfter {
 		s.event(normal, "%s instance %s is replaced by %s (restart %d)", title(inst), former, inst.ID, inst.Restarts)

@@ -103,24 +103,33 @@ func (s *step) paused() bool {
 }
 
 // replaceFailed restarts the failed instances of a lane whose wait is over. In quarantine
-// one at a time is tried.
+// one is tried at a time, once all have waited.
 func (s *step) replaceFailed(l *lane) {
-	one := slices.Contains(s.state.Quarantined, l.entry.ModelID)
-	trying := count(l.fresh, func(i *spec.Instance) bool { return i.State != spec.InstanceFailed })
+	all := slices.Concat(l.fresh, l.old)
+	failed := func(i *spec.Instance) bool { return i.State == spec.InstanceFailed }
 
-	for _, inst := range slices.Concat(l.fresh, l.old) {
-		if inst.State != spec.InstanceFailed {
-			continue
+	if slices.Contains(s.state.Quarantined, l.entry.ModelID) {
+		if count(l.fresh, failed) < len(l.fresh) {
+			return
 		}
 
+		last := slices.MaxFunc(all, func(a, b *spec.Instance) int { return int(a.RetryAt - b.RetryAt) })
+		all = []*spec.Instance{last}
+
+		if s.now < last.RetryAt {
+			s.wake(last.RetryAt)
+
+			return
+		}
+	}
+
+	for _, inst := range all {
 		switch {
-		case one && trying > 0:
+		case !failed(inst), s.running(inst.ID):
 		case s.now < inst.RetryAt:
 			s.wake(inst.RetryAt)
 		default:
 			s.restart(inst)
-
-			trying++
 		}
 	}
 }
@@ -140,7 +149,10 @@ func (s *step) startable(l *lane) int {
 		return 0
 	}
 
-	surge, _ := budget(l.entry, l.want)
+	surge, unavailable := budget(l.entry, l.want)
+	if full(surge, unavailable, l.want) {
+		return missing // however many old ones there are: they stay until all of these are ready
+	}
 
 	return max(0, min(missing, l.want+surge-len(l.fresh)-len(l.old)-l.draining))
 }
@@ -285,7 +297,7 @@ func (s *step) leave(id string) {
 		return
 	}
 
-	if o, running := s.Observed[id]; !running || o.Ended {
+	if !s.running(id) {
 		s.remove(i)
 
 		return

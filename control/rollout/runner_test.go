@@ -294,7 +294,7 @@ func TestUpgradeReplacesEveryInstance(t *testing.T) {
 
 	update(t, st, "s", func(s *spec.Service) { s.Entries = []spec.Entry{entry("m2", 3)} })
 	list := await(t, st, "s", "upgraded", func(state spec.ServiceState, now []spec.Instance) bool {
-		return running(3)(state, now) && state.Upgrade == nil
+		return running(3)(state, now) && state.Upgrade == nil && state.Generation == 2
 	})
 
 	for _, inst := range list {

@@ -233,20 +233,27 @@ func instanceID(serviceID string, serial int64) string {
 	return fmt.Sprintf("%s-%d", serviceID, serial)
 }
 
-// act derives the actions from the records, so that a lost action is repeated.
+// running reports whether an instance has a process, or what stands for one.
+func (s *step) running(id string) bool {
+	o, known := s.Observed[id]
+
+	return known && !o.Ended
+}
+
+// act derives the actions from the records, so that a lost action is repeated. An instance
+// that was given up but still has a process keeps its record until the process is gone.
 func (s *step) act() {
 	for i := range s.Instances {
 		inst := s.Instances[i]
-		o, running := s.Observed[inst.ID]
-		running = running && !o.Ended
+		running := s.running(inst.ID)
 
 		switch {
 		case inst.State == spec.InstanceQueued && !running:
 			s.result.Actions = append(s.result.Actions, Action{Kind: ActionStart, Instance: inst})
+		case inst.EndedAt > 0 && running:
+			s.result.Actions = append(s.result.Actions, Action{Kind: ActionKill, Instance: inst})
 		case inst.State == spec.InstanceDraining && running:
 			s.result.Actions = append(s.result.Actions, Action{Kind: ActionDrain, Instance: inst, Grace: s.grace(inst.Template)})
-		case inst.State == spec.InstanceFailed && running:
-			s.result.Actions = append(s.result.Actions, Action{Kind: ActionKill, Instance: inst})
 		}
 	}
 }

@@ -256,11 +256,13 @@ func (c *conn) awaitHot() nextResult {
 func (c *conn) readHead() error {
 	x, e := c.x, c.door.edge
 	timed := false
-	scan := 0
+	scan, blank := 0, 0
 
 	for {
 		if scan == 0 {
-			x.r += wire.SkipBlank(x.buf[x.r:x.w])
+			n := wire.SkipBlank(x.buf[x.r:x.w], blank)
+			blank += n
+			x.r += n
 		}
 
 		got := x.buf[x.r:x.w]

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge"
@@ -98,6 +99,27 @@ func TestErrorBodiesNameCodeAndRequest(t *testing.T) {
 
 		if !strings.Contains(head, "X-Request-Id: "+body.ID) || !strings.Contains(head, "Content-Type: application/json") {
 			t.Errorf("%.60q: head %q, id %q", tc.raw, head, body.ID)
+		}
+	}
+}
+
+func TestFaultsUnderV2HaveTheBodyOfThatProtocol(t *testing.T) {
+	t.Parallel()
+
+	r := start(t, testConfig(), handlerFunc(func(c *gateway.Call) {
+		gateway.WriteFault(c, fault.New(fault.ServiceNotFound, "").After(1500*time.Millisecond))
+	}))
+
+	for path, want := range map[string]string{
+		"/v1/infers/x/v2/models/m/infer": `{"error":"The service does not exist."}`,
+		"/v1/infers/x/predict":           `{"error_code":"ModelArts.3502","error_msg":"The service does not exist.","request_id":"r1"}`,
+	} {
+		raw := r.send(t, "GET "+path+" HTTP/1.1\r\nHost: a\r\nX-Request-Id: r1\r\nConnection: close\r\n\r\n")
+
+		head, body, _ := strings.Cut(raw, "\r\n\r\n")
+		if body != want || strings.Contains(head, "X-Error-Code: ModelArts.3502") != strings.Contains(path, "v2/") ||
+			!strings.Contains(head, "Retry-After: 2\r\n") {
+			t.Errorf("%s: %s", path, raw)
 		}
 	}
 }

@@ -305,6 +305,8 @@ func (h *Head) known(name, value []byte) *fault.Error {
 	case 7:
 		if equalFold(name, "upgrade") {
 			h.websocket = h.websocket || equalFold(value, "websocket")
+		} else if equalFold(name, "trailer") {
+			return trailerNames(value)
 		}
 	case 10:
 		if equalFold(name, "connection") {
@@ -317,6 +319,33 @@ func (h *Head) known(name, value []byte) *fault.Error {
 	case 17:
 		if equalFold(name, "transfer-encoding") {
 			return h.coding(value)
+		}
+	}
+
+	return nil
+}
+
+// trailerNames checks the announcement of trailers, which are dropped: they must be names, and not
+// of fields that frame a message.
+func trailerNames(value []byte) *fault.Error {
+	for len(value) > 0 {
+		name := value
+
+		if i := bytes.IndexByte(value, ','); i >= 0 {
+			name, value = value[:i], value[i+1:]
+		} else {
+			value = nil
+		}
+
+		name = trim(name)
+		if equalFold(name, "content-length") || equalFold(name, "transfer-encoding") || equalFold(name, "trailer") {
+			return errTrailer
+		}
+
+		for _, b := range name {
+			if class[b]&classToken == 0 {
+				return errTrailer
+			}
 		}
 	}
 

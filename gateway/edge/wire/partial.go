@@ -10,10 +10,11 @@ import (
 // asks for, and some for clients that end a body with more.
 const maxBlankLines = 4
 
-// SkipBlank returns how many bytes of leading CR LF may be dropped from the front of buf.
-func SkipBlank(buf []byte) int {
+// SkipBlank returns how many bytes of leading CR LF may be dropped from the front of buf, after
+// skipped bytes were dropped by earlier calls.
+func SkipBlank(buf []byte, skipped int) int {
 	n := 0
-	for n/2 < maxBlankLines && len(buf) >= n+2 && buf[n] == '\r' && buf[n+1] == '\n' {
+	for (skipped+n)/2 < maxBlankLines && len(buf) >= n+2 && buf[n] == '\r' && buf[n+1] == '\n' {
 		n += 2
 	}
 
