@@ -312,14 +312,20 @@ func (p *Prober) request(ctx context.Context, t Target, pr probe) result {
 	if err != nil {
 		return result{err: describe(ctx, err, pr)}
 	}
-	defer resp.Body.Close()
 
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	_ = resp.Body.Close()
+
 	if err != nil {
 		return result{err: describe(ctx, err, pr)}
 	}
 
-	return judge(resp.StatusCode, body, pr.path, t.Worker)
+	r, state := judge(resp.StatusCode, body, pr.path)
+	if t.Worker || state == spec.InstanceDraining {
+		r.state = state
+	}
+
+	return r
 }
 
 // answer is the body of a health route.
@@ -329,7 +335,8 @@ type answer struct {
 	Reason string `json:"reason"`
 }
 
-func judge(status int, body []byte, path string, worker bool) result {
+// judge reads an answer, and the state that it tells, which only our own worker is believed.
+func judge(status int, body []byte, path string) (result, spec.InstanceState) {
 	var a answer
 	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
 		// A body that is no JSON is fine: the status tells enough.
@@ -341,22 +348,18 @@ func judge(status int, body []byte, path string, worker bool) result {
 		healthy = false
 	}
 
-	if healthy {
-		return result{}
-	}
+	state := spec.InstanceState(a.State)
 
-	r := result{err: fmt.Errorf("%s answers %d", path, status)}
-	if worker || a.State == string(spec.InstanceDraining) {
-		r.state = spec.InstanceState(a.State)
+	switch {
+	case healthy:
+		return result{}, state
+	case a.Reason != "":
+		return result{err: errors.New(a.Reason)}, state
+	case a.State != "":
+		return result{err: errors.New(a.State)}, state
+	default:
+		return result{err: fmt.Errorf("%s answers %d", path, status)}, state
 	}
-
-	if a.Reason != "" {
-		r.err = errors.New(a.Reason)
-	} else if worker && a.State != "" {
-		r.err = errors.New(a.State)
-	}
-
-	return r
 }
 
 // describe words a failed probe for an event.
@@ -381,7 +384,10 @@ func execute(ctx context.Context, t Target, pr probe) result {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 
-	out, err := cmd.CombinedOutput()
+	out := &head{max: maxReason}
+	cmd.Stdout, cmd.Stderr = out, out
+
+	err := cmd.Run()
 	if err == nil {
 		return result{}
 	}
@@ -390,9 +396,22 @@ func execute(ctx context.Context, t Target, pr probe) result {
 		return result{err: fmt.Errorf("no answer to a probe within %s", pr.timeout)}
 	}
 
-	if text := strings.TrimSpace(string(out)); text != "" {
+	if text := strings.TrimSpace(string(out.text)); text != "" {
 		err = fmt.Errorf("%w: %.200s", err, text)
 	}
 
 	return result{err: fmt.Errorf("health command: %w", err)}
+}
+
+// head keeps the first max bytes that are written to it.
+type head struct {
+	text []byte
+	max  int
+}
+
+// Write implements io.Writer; it never fails.
+func (h *head) Write(p []byte) (int, error) {
+	h.text = append(h.text, p[:min(len(p), h.max-len(h.text))]...)
+
+	return len(p), nil
 }

@@ -113,7 +113,7 @@ func (p *process) workerCommand(ctx context.Context) *exec.Cmd {
 		"--ready-fd", strconv.Itoa(readyFD), "--parent-fd", strconv.Itoa(parentFD),
 	}, cfg.RuntimeArgs...)
 
-	return exec.CommandContext(ctx, cfg.Runtime, args...)
+	return exec.CommandContext(ctx, cfg.Runtime, args...) //nolint:gosec // the configured binary; no shell
 }
 
 func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
@@ -149,7 +149,7 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 		}))
 	}
 
-	cmd := exec.CommandContext(ctx, cfg.Supervisor[0], args...)
+	cmd := exec.CommandContext(ctx, cfg.Supervisor[0], args...) //nolint:gosec // running the package is the purpose
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 

@@ -201,12 +201,7 @@ func (l *Local) Start(t Task) error {
 
 	p := newProcess(l, t)
 	l.procs[t.ID] = p
-	l.wg.Add(1)
-
-	go func() {
-		defer l.wg.Done()
-		p.run()
-	}()
+	l.wg.Go(p.run)
 
 	return nil
 }

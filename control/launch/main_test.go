@@ -27,20 +27,22 @@ const helperEnv = "SLUICE_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "supervise" {
-		os.Exit(launch.Supervise(os.Args[2:], os.Stderr))
+		exit(launch.Supervise(os.Args[2:], os.Stderr))
 	}
 
 	switch os.Getenv(helperEnv) {
 	case "worker":
-		os.Exit(worker())
+		exit(worker())
 	case "engine":
-		os.Exit(engine())
+		exit(engine())
 	case "launcher":
-		os.Exit(launcher())
+		exit(launcher())
 	}
 
 	goleak.VerifyTestMain(m)
 }
+
+func exit(status int) { os.Exit(status) } //nolint:forbidigo // the test binary plays another program
 
 // worker plays sluice-runtime; the file "mode" of the package says how it behaves.
 func worker() int {
@@ -64,7 +66,7 @@ func worker() int {
 
 	go func() {
 		_, _ = os.NewFile(3, "parent").Read(make([]byte, 1))
-		os.Exit(9)
+		exit(9)
 	}()
 
 	term := make(chan os.Signal, 4)
@@ -81,7 +83,7 @@ func worker() int {
 	})
 	_ = ready.Close()
 
-	fmt.Println("worker env", strings.Join(os.Environ(), " "))
+	fmt.Fprintln(os.Stdout, "worker env", strings.Join(os.Environ(), " "))
 
 	for range term {
 		if string(mode) == "stubborn" {
@@ -106,7 +108,7 @@ func engine() int {
 		return 1
 	}
 
-	if err := os.WriteFile("child.pid", []byte(fmt.Sprint(child.Pid)), 0o600); err != nil {
+	if err := os.WriteFile("child.pid", fmt.Append(nil, child.Pid), 0o600); err != nil {
 		return 1
 	}
 
@@ -131,7 +133,7 @@ func engine() int {
 
 // launcher plays control: it starts one worker and one custom engine, tells their addresses,
 // and waits to be killed.
-func launcher() int {
+func launcher() int { //nolint:unparam // it only returns when something is wrong
 	l, err := launch.NewLocal(launch.Config{Runtime: os.Args[0], Env: []string{helperEnv + "=worker"}},
 		slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -154,7 +156,7 @@ func launcher() int {
 
 	for range tasks {
 		s := <-notify
-		fmt.Println(s.ID, s.PID, s.Address)
+		fmt.Fprintln(os.Stdout, s.ID, s.PID, s.Address)
 	}
 
 	select {}

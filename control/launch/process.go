@@ -156,7 +156,7 @@ func (p *process) fork(out *output) (ready *os.File, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("create ready pipe: %w", err)
 		}
-		defer w.Close()
+		defer func() { _ = w.Close() }() // the process has its own
 
 		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
 		ready = r

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,11 +20,11 @@ import (
 
 const patience = 20 * time.Second
 
-func start(t testing.TB, st *store.Store) (p *publish.Publisher, stop func()) {
-	t.Helper()
+func start(tb testing.TB, st *store.Store) (p *publish.Publisher, stop func()) {
+	tb.Helper()
 
 	p = publish.New(publish.Config{}, st, slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
 
 	go func() { done <- p.Run(ctx) }()
@@ -32,31 +33,31 @@ func start(t testing.TB, st *store.Store) (p *publish.Publisher, stop func()) {
 		cancel()
 
 		if err := <-done; err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 
 		done <- nil
 	}
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 
 	return p, stop
 }
 
 // await follows snapshots until ok accepts one.
-func await(t testing.TB, p *publish.Publisher, after int64, what string, ok func(*spec.Snapshot) bool) *spec.Snapshot {
-	t.Helper()
+func await(tb testing.TB, p *publish.Publisher, after int64, what string, ok func(*spec.Snapshot) bool) *spec.Snapshot {
+	tb.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 
 	for {
 		snap, err := p.Next(ctx, after)
 		if err != nil {
-			t.Fatalf("%s: %v", what, err)
+			tb.Fatalf("%s: %v", what, err)
 		}
 
 		if snap.Revision <= after {
-			t.Fatalf("revision %d after %d", snap.Revision, after)
+			tb.Fatalf("revision %d after %d", snap.Revision, after)
 		}
 
 		if ok(snap) {
@@ -67,48 +68,50 @@ func await(t testing.TB, p *publish.Publisher, after int64, what string, ok func
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func addService(t testing.TB, st *store.Store, id string) spec.Entry {
-	t.Helper()
+func addService(tb testing.TB, st *store.Store, id string) spec.Entry {
+	tb.Helper()
 
 	e := spec.Entry{ModelID: "m", ModelName: "digits", ModelVersion: "1.0.0", Weight: 100, InstanceCount: 1}
-	must(t, st.Services.Put(t.Context(), id, spec.Service{
+	must(tb, st.Services.Put(tb.Context(), id, spec.Service{
 		ID: id, Name: "name of " + id, ProjectID: "p", DomainID: "d", Entries: []spec.Entry{e},
 	}))
 
 	return e
 }
 
-func putInstance(t testing.TB, st *store.Store, service, id string, e *spec.Entry, state spec.InstanceState) {
+// putInstance adds an instance of service s.
+func putInstance(t *testing.T, st *store.Store, id string, e *spec.Entry, state spec.InstanceState) {
 	t.Helper()
-	must(t, st.Instances.Put(t.Context(), service+"/"+id, spec.Instance{
-		ID: id, ServiceID: service, ModelID: e.ModelID, Template: rollout.Template(e), State: state, Address: "127.0.0.1:1",
+	must(t, st.Instances.Put(t.Context(), "s/"+id, spec.Instance{
+		ID: id, ServiceID: "s", ModelID: e.ModelID, Template: rollout.Template(e), State: state, Address: "127.0.0.1:1",
 	}))
 }
 
-func instances(snap *spec.Snapshot, service string) string {
-	text := ""
+// instances lists the instances of service s.
+func instances(snap *spec.Snapshot) string {
+	var b strings.Builder
 
 	for _, r := range snap.Services {
-		if r.ServiceID != service {
+		if r.ServiceID != "s" {
 			continue
 		}
 
 		for _, v := range r.Versions {
 			for _, inst := range v.Instances {
-				text += fmt.Sprintf("%s:%s ", inst.ID, inst.State)
+				fmt.Fprintf(&b, "%s:%s ", inst.ID, inst.State)
 			}
 		}
 	}
 
-	return text
+	return b.String()
 }
 
 func TestSnapshotHoldsWhatGatewaysNeedAndNoMore(t *testing.T) {
@@ -129,9 +132,9 @@ func TestSnapshotHoldsWhatGatewaysNeedAndNoMore(t *testing.T) {
 	must(t, st.Revocations.Put(ctx, "new", spec.Revocation{TokenID: "new", ExpiresAt: time.Now().Add(time.Hour).UnixMilli()}))
 
 	e := addService(t, st, "s")
-	putInstance(t, st, "s", "s-1", &e, spec.InstanceReady)
-	putInstance(t, st, "s", "s-2", &e, spec.InstanceDraining)
-	putInstance(t, st, "s", "s-3", &e, spec.InstanceLoading)
+	putInstance(t, st, "s-1", &e, spec.InstanceReady)
+	putInstance(t, st, "s-2", &e, spec.InstanceDraining)
+	putInstance(t, st, "s-3", &e, spec.InstanceLoading)
 
 	p, _ := start(t, st)
 	snap := await(t, p, 0, "first", func(*spec.Snapshot) bool { return true })
@@ -179,12 +182,12 @@ func TestChangesReachWhoeverWaits(t *testing.T) {
 	p, _ := start(t, st)
 	snap := await(t, p, 0, "first", func(*spec.Snapshot) bool { return true })
 
-	putInstance(t, st, "s", "s-1", &e, spec.InstanceReady)
-	snap = await(t, p, snap.Revision, "ready", func(s *spec.Snapshot) bool { return instances(s, "s") == "s-1:ready " })
+	putInstance(t, st, "s-1", &e, spec.InstanceReady)
+	snap = await(t, p, snap.Revision, "ready", func(s *spec.Snapshot) bool { return instances(s) == "s-1:ready " })
 
 	// What is gone leaves the snapshot although its record says nothing of it.
 	p.Gone("s", "s-1")
-	snap = await(t, p, snap.Revision, "gone", func(s *spec.Snapshot) bool { return instances(s, "s") == "" })
+	snap = await(t, p, snap.Revision, "gone", func(s *spec.Snapshot) bool { return instances(s) == "" })
 
 	must(t, st.Models.Put(t.Context(), "m", spec.Model{ID: "m", Config: spec.PackageConfig{Protocol: "wss"}}))
 	snap = await(t, p, snap.Revision, "model", func(s *spec.Snapshot) bool { return s.Services[0].Versions[0].Protocol == "wss" })
@@ -240,13 +243,13 @@ func TestRevisionNeverGoesBackOverRestarts(t *testing.T) {
 
 	st := storetest.New(t)
 	e := addService(t, st, "s")
-	putInstance(t, st, "s", "s-1", &e, spec.InstanceReady)
+	putInstance(t, st, "s-1", &e, spec.InstanceReady)
 
 	p, stop := start(t, st)
 	snap := await(t, p, 0, "first", func(*spec.Snapshot) bool { return true })
 
 	p.Gone("s", "s-1")
-	snap = await(t, p, snap.Revision, "gone", func(s *spec.Snapshot) bool { return instances(s, "s") == "" })
+	snap = await(t, p, snap.Revision, "gone", func(s *spec.Snapshot) bool { return instances(s) == "" })
 	stop()
 
 	again, _ := start(t, st)

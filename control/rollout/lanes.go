@@ -3,9 +3,11 @@ package rollout
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sluice-gateway/sluice/spec"
@@ -16,13 +18,25 @@ import (
 func Template(e *spec.Entry) string {
 	const hexDigits = 12
 
-	// Plain data: it cannot fail, and maps are written in the order of their keys.
-	raw, _ := json.Marshal(struct {
-		Model, Specification string
-		Custom               *spec.CustomSpec
-		Envs                 map[string]string
-	}{e.ModelID, e.Specification, e.CustomSpec, e.Envs})
-	sum := sha256.Sum256(raw)
+	buf := make([]byte, 0, 256)
+	text := func(v string) {
+		buf = strconv.AppendInt(buf, int64(len(v)), 10)
+		buf = append(append(buf, ':'), v...)
+	}
+
+	text(e.ModelID)
+	text(e.Specification)
+
+	if c := e.CustomSpec; c != nil {
+		text(fmt.Sprintf("%v %v %v", c.CPU, c.Memory, c.GPU))
+	}
+
+	for _, key := range slices.Sorted(maps.Keys(e.Envs)) {
+		text(key)
+		text(e.Envs[key])
+	}
+
+	sum := sha256.Sum256(buf)
 
 	return hex.EncodeToString(sum[:])[:hexDigits]
 }

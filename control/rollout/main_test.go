@@ -16,11 +16,13 @@ const helperEnv = "SLUICE_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) == "worker" {
-		os.Exit(worker())
+		exit(worker())
 	}
 
-	os.Exit(m.Run())
+	exit(m.Run())
 }
+
+func exit(status int) { os.Exit(status) } //nolint:forbidigo // the test binary plays another program
 
 // worker behaves as the file "mode" in its package says; the default is to serve.
 func worker() int {
@@ -28,7 +30,7 @@ func worker() int {
 
 	go func() {
 		_, _ = os.NewFile(3, "parent").Read(make([]byte, 1))
-		os.Exit(9)
+		exit(9)
 	}()
 
 	term := make(chan os.Signal, 1)

@@ -10,9 +10,10 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
+// histories is the number of random histories of each test. To search for longer, raise it.
+const histories = 120
+
 // modes are settings of max_surge and max_unavailable with what they allow for n instances.
-//
-//nolint:gochecknoglobals // a constant table
 var modes = []struct {
 	surge, unavailable float64
 	more, fewer        func(n int) int
@@ -21,17 +22,9 @@ var modes = []struct {
 	{0, 1, func(int) int { return 0 }, func(int) int { return 1 }},
 	{0, 0, func(int) int { return 1 }, func(int) int { return 0 }},
 	{0.5, 0, func(n int) int { return (n + 1) / 2 }, func(int) int { return 0 }},
-	{0, 0.5, func(n int) int { return max(0, boolInt(n/2 == 0)) }, func(n int) int { return n / 2 }},
+	{0, 0.5, func(n int) int { return max(0, 1-n/2) }, func(n int) int { return n / 2 }},
 	{100, 0, func(int) int { return 100 }, func(int) int { return 0 }},
 	{2, 1, func(int) int { return 2 }, func(int) int { return 1 }},
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-
-	return 0
 }
 
 // TestUpgradeStaysWithinItsBounds lets instances get ready and end in any order, loses actions,
@@ -39,7 +32,7 @@ func boolInt(b bool) int {
 func TestUpgradeStaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 
-	for seed := range uint64(300) {
+	for seed := range uint64(histories) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		mode := modes[rng.IntN(len(modes))]
 		n := 1 + rng.IntN(6)
@@ -56,7 +49,7 @@ func TestUpgradeStaysWithinItsBounds(t *testing.T) {
 		w.deploy(e)
 
 		for round := 0; ; round++ {
-			w.step(rng.IntN(4) > 0) // sometimes control is restarted before it acts
+			step(w, rng, 4) // sometimes control is restarted before it acts
 
 			if got := len(w.instances); got > n+mode.more(n) {
 				t.Fatalf("%s: %d instances\n%s", name, got, w.describe())
@@ -84,6 +77,13 @@ func TestUpgradeStaysWithinItsBounds(t *testing.T) {
 				t.Fatalf("%s: %s is left", name, inst.ID)
 			}
 		}
+	}
+}
+
+// step does one step; one in n is not followed by any action.
+func step(w *world, rng *rand.Rand, n int) {
+	if actions := w.record(); rng.IntN(n) > 0 {
+		w.act(actions)
 	}
 }
 
@@ -137,14 +137,14 @@ func checkSplit(t *testing.T, w *world, name string) {
 func TestAnyHistoryComesToRest(t *testing.T) {
 	t.Parallel()
 
-	for seed := range uint64(400) {
+	for seed := range uint64(histories) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		w := newWorld()
 		w.deploy(randomEntries(rng)...)
 
 		for range 60 {
 			disturb(w, rng)
-			w.step(rng.IntN(5) > 0)
+			step(w, rng, 5)
 			checkRecords(t, w, seed)
 
 			if rng.IntN(3) == 0 {

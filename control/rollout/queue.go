@@ -167,9 +167,14 @@ type timerItem struct {
 // timers is a heap by time.
 type timers []timerItem
 
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+// Len implements heap.Interface.
+func (t *timers) Len() int { return len(*t) }
+
+// Less implements heap.Interface.
+func (t *timers) Less(i, j int) bool { return (*t)[i].at.Before((*t)[j].at) }
+
+// Swap implements heap.Interface.
+func (t *timers) Swap(i, j int) { (*t)[i], (*t)[j] = (*t)[j], (*t)[i] }
 
 // Push implements heap.Interface.
 func (t *timers) Push(x any) {

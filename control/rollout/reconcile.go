@@ -177,10 +177,10 @@ func (s *step) surplus(l *lane) []string {
 }
 
 func usefulness(inst *spec.Instance) int {
-	switch inst.State {
-	case spec.InstanceReady:
+	switch {
+	case ready(inst):
 		return 2
-	case spec.InstanceFailed:
+	case inst.State == spec.InstanceFailed:
 		return 0
 	default:
 		return 1

@@ -111,7 +111,7 @@ func New(cfg Config, st *store.Store, l Launcher, p *health.Prober, log *slog.Lo
 func (r *Runner) Run(ctx context.Context) error {
 	run, cancel := context.WithCancel(ctx)
 	defer r.probes.Wait()
-	defer r.probeUnder(nil) // after this no probe is added
+	defer r.endProbing()
 	defer cancel()
 
 	r.probeUnder(run)
@@ -136,12 +136,20 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// probeUnder sets the life of probes that start from now on; nil: none starts.
+// probeUnder sets the life of probes that start from now on.
 func (r *Runner) probeUnder(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
 	r.probing = ctx
+}
+
+// endProbing makes sure that no probe is added any more.
+func (r *Runner) endProbing() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	r.probing = nil
 }
 
 // Shutdown lets every process finish what it accepted, and ends it. Call it after Run has returned.

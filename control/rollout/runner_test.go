@@ -110,10 +110,11 @@ func addService(t *testing.T, st *store.Store, id string, entries ...spec.Entry)
 	}
 }
 
-func update(t *testing.T, st *store.Store, id string, change func(*spec.Service)) {
+// update changes service s as a user would.
+func update(t *testing.T, st *store.Store, change func(*spec.Service)) {
 	t.Helper()
 
-	_, err := st.Services.Update(t.Context(), id, func(s *spec.Service) error {
+	_, err := st.Services.Update(t.Context(), "s", func(s *spec.Service) error {
 		change(s)
 		s.Generation++
 
@@ -234,12 +235,12 @@ func TestServiceLivesFromDeploymentToDeletion(t *testing.T) {
 
 	awaitEvents(t, st, "s", "abnormal [m 1.0.0] instance s-", "SIGKILL")
 
-	update(t, st, "s", func(s *spec.Service) { s.Entries[0].InstanceCount = 3 })
+	update(t, st, func(s *spec.Service) { s.Entries[0].InstanceCount = 3 })
 	await(t, st, "s", "scaled up", running(3))
-	update(t, st, "s", func(s *spec.Service) { s.Entries[0].InstanceCount = 1 })
+	update(t, st, func(s *spec.Service) { s.Entries[0].InstanceCount = 1 })
 	await(t, st, "s", "scaled down", running(1))
 
-	update(t, st, "s", func(s *spec.Service) { s.Stopped = true })
+	update(t, st, func(s *spec.Service) { s.Stopped = true })
 	await(t, st, "s", "stopped", func(state spec.ServiceState, now []spec.Instance) bool {
 		return state.Status == spec.ServiceStopped && len(now) == 0
 	})
@@ -248,10 +249,10 @@ func TestServiceLivesFromDeploymentToDeletion(t *testing.T) {
 		t.Errorf("%d processes of a stopped service", n)
 	}
 
-	update(t, st, "s", func(s *spec.Service) { s.Stopped = false })
+	update(t, st, func(s *spec.Service) { s.Stopped = false })
 	await(t, st, "s", "started", running(1))
 
-	update(t, st, "s", func(s *spec.Service) { s.Deleting = true })
+	update(t, st, func(s *spec.Service) { s.Deleting = true })
 	await(t, st, "s", "deleted", func(state spec.ServiceState, now []spec.Instance) bool {
 		_, err := st.Services.Get(t.Context(), "s")
 
@@ -292,7 +293,7 @@ func TestUpgradeReplacesEveryInstance(t *testing.T) {
 	startControl(t, st)
 	await(t, st, "s", "deployed", running(3))
 
-	update(t, st, "s", func(s *spec.Service) { s.Entries = []spec.Entry{entry("m2", 3)} })
+	update(t, st, func(s *spec.Service) { s.Entries = []spec.Entry{entry("m2", 3)} })
 	list := await(t, st, "s", "upgraded", func(state spec.ServiceState, now []spec.Instance) bool {
 		return running(3)(state, now) && state.Upgrade == nil && state.Generation == 2
 	})
@@ -319,7 +320,7 @@ func TestUpgradeToABrokenModelRollsBack(t *testing.T) {
 	startControl(t, st)
 	await(t, st, "s", "deployed", running(2))
 
-	update(t, st, "s", func(s *spec.Service) { s.Entries = []spec.Entry{entry("bad", 2)} })
+	update(t, st, func(s *spec.Service) { s.Entries = []spec.Entry{entry("bad", 2)} })
 	await(t, st, "s", "rolled back", func(state spec.ServiceState, now []spec.Instance) bool {
 		svc, err := st.Services.Get(t.Context(), "s")
 

@@ -36,7 +36,7 @@ func (r *Runner) step(ctx context.Context, id string) (changed bool, err error) 
 		return changed, err
 	}
 
-	r.act(id, in.Models, res.Actions)
+	r.act(id, in.Models, res.Actions) //nolint:contextcheck // processes and probes outlive the step
 
 	if res.Forget {
 		return changed, r.forget(ctx, id)

@@ -15,7 +15,6 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-//nolint:gochecknoglobals // a flag
 var rewrite = flag.Bool("rewrite", false, "write what scenarios really say into testdata")
 
 // TestScenarios plays the scenarios in testdata: commands, a line "----", and what follows from them.
@@ -136,7 +135,7 @@ func command(t *testing.T, w *world, line string) {
 
 	if w.doomed {
 		w.doomed = false
-		w.step(false)
+		w.record()
 		w.crash()
 
 		return

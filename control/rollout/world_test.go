@@ -51,8 +51,8 @@ func (w *world) deploy(entries ...spec.Entry) {
 	}
 }
 
-// step does one step and writes its records. act also carries its actions out.
-func (w *world) step(act bool) {
+// record does one step and writes its records; the actions are left to do.
+func (w *world) record() []rollout.Action {
 	res := rollout.Step(w.policy, rollout.Input{
 		Service: w.service, Models: w.models, State: w.state, Instances: w.instances,
 		Observed: w.observed, Node: "node", Now: w.now,
@@ -79,9 +79,7 @@ func (w *world) step(act bool) {
 		}
 	}
 
-	if act {
-		w.act(res.Actions)
-	}
+	return res.Actions
 }
 
 func (w *world) act(actions []rollout.Action) {
@@ -112,7 +110,7 @@ func (w *world) tell(what string) {
 func (w *world) settle() {
 	const enough = 50
 	for range enough {
-		w.step(true)
+		w.act(w.record())
 
 		if w.quiet() {
 			return
@@ -155,16 +153,6 @@ func (w *world) exit(id, reason string, hopeless bool) {
 func (w *world) crash() {
 	clear(w.observed)
 	clear(w.started)
-}
-
-func (w *world) find(id string) *spec.Instance {
-	for i := range w.instances {
-		if w.instances[i].ID == id {
-			return &w.instances[i]
-		}
-	}
-
-	return nil
 }
 
 func (w *world) ids(pred func(spec.Instance) bool) []string {
