@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/ortlib"
+	"github.com/sluice-gateway/sluice/internal/version"
 	"github.com/sluice-gateway/sluice/runtime/ort"
 	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
@@ -148,7 +148,7 @@ func (w *worker) serve(ctx context.Context) error {
 	}
 
 	app, err := serve.New(serve.Config{
-		Model: w.opt.model, Version: w.opt.version, MaxBody: w.opt.maxBody, Release: release(),
+		Model: w.opt.model, Version: w.opt.version, MaxBody: w.opt.maxBody, Release: version.String(),
 	}, serve.Repository{Repo: models}, &w.state, serve.Hooks{}, w.log)
 	if err != nil {
 		return fmt.Errorf("build the server: %w", err)
@@ -281,13 +281,4 @@ func signals(parent context.Context) (ctx context.Context, now <-chan struct{}, 
 		signal.Stop(in)
 		cancel()
 	}
-}
-
-// release is the version of this binary.
-func release() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-
-	return "devel"
 }

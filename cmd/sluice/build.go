@@ -28,6 +28,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 	"github.com/sluice-gateway/sluice/internal/tlsconf"
+	"github.com/sluice-gateway/sluice/internal/version"
 )
 
 // stopMargin is what stopping may take beside draining the doors and the workers.
@@ -40,7 +41,7 @@ func build(ctx context.Context, set *settings, log *slog.Logger) (*system, error
 	sys := &system{settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now()}
 	sys.setPhase(phaseStarting)
 
-	b := &builder{system: sys, ctx: ctx, registry: telemetry.New(version())}
+	b := &builder{system: sys, ctx: ctx, registry: telemetry.New(version.String())}
 
 	for _, step := range []func() error{
 		b.state, b.identity, b.workers, b.gateway, b.listeners,

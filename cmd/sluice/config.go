@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 
 	"github.com/sluice-gateway/sluice/gateway/edge"
@@ -210,13 +209,4 @@ func (s *settings) runtimeBinary() (string, error) {
 	}
 
 	return path, nil
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "devel"
-	}
-
-	return info.Main.Version
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/internal/cli"
 	"github.com/sluice-gateway/sluice/internal/config"
+	"github.com/sluice-gateway/sluice/internal/version"
 )
 
 func main() {
@@ -72,7 +73,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sluice",
 		Short:         "Inference serving gateway with its own model runtime",
-		Version:       version(),
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

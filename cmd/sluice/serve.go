@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/internal/version"
 )
 
 type serveFlags struct {
@@ -88,7 +89,7 @@ func (f *serveFlags) apply(s *settings) error {
 // serve builds the whole, runs it until a signal, and stops it in order.
 func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	log, level := newLogger(s.Log, stderr)
-	log.Info("starting", slog.String("version", version()), slog.String("data_dir", s.DataDir), slog.String("log_level", level.String()))
+	log.Info("starting", slog.String("version", version.String()), slog.String("data_dir", s.DataDir), slog.String("log_level", level.String()))
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
