@@ -216,6 +216,12 @@ func parseChunkSize(line []byte) (int64, error) {
 		return 0, errGarbage
 	}
 
+	for _, c := range line[i:] {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return 0, errGarbage
+		}
+	}
+
 	return n, nil
 }
 

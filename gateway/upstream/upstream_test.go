@@ -36,7 +36,6 @@ type bench struct {
 	route    spec.Route
 	settled  atomic.Int64
 	last     atomic.Pointer[gateway.Record]
-	lastBy   sync.Map // request id -> Record
 }
 
 func newBench(t *testing.T, cfg upstream.Config) *bench {
