@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,7 +17,10 @@ import (
 
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/ortlib"
+	"github.com/sluice-gateway/sluice/internal/telemetry"
+	"github.com/sluice-gateway/sluice/internal/telemetry/runtimetel"
 	"github.com/sluice-gateway/sluice/internal/version"
+	"github.com/sluice-gateway/sluice/runtime/engine"
 	"github.com/sluice-gateway/sluice/runtime/ort"
 	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
@@ -59,10 +61,10 @@ func run(ctx context.Context, args []string, env environment) int {
 		return exitUsage
 	}
 
-	log := slog.New(slog.NewJSONHandler(env.Stdout, &slog.HandlerOptions{Level: level})).
-		With(slog.String("model", o.model), slog.String("version", o.version))
+	plain := slog.New(slog.NewJSONHandler(env.Stdout, &slog.HandlerOptions{Level: level}))
+	log := plain.With(slog.String("model", o.model), slog.String("version", o.version))
 
-	w := &worker{opt: o, log: log}
+	w := &worker{opt: o, log: log, plain: plain}
 	if err := w.run(ctx); err != nil {
 		log.Error("worker ended", slog.Any("error", err))
 
@@ -93,7 +95,8 @@ func status(err error) int {
 // worker wires one process together.
 type worker struct {
 	opt   options
-	log   *slog.Logger
+	log   *slog.Logger // names model and version
+	plain *slog.Logger // for parts that name them themselves
 	state serve.State
 }
 
@@ -127,47 +130,78 @@ func (w *worker) serve(ctx context.Context) error {
 	ctx, now, stopSignals := signals(ctx)
 	defer stopSignals()
 
-	lib := w.opt.library
-	if lib == "" {
-		found, err := ortlib.Find()
-		if err != nil {
-			return fmt.Errorf("find ONNX Runtime: %w", err)
-		}
+	eng := w.engine()
+	reg := telemetry.New(version.String())
+	metrics := runtimetel.New(reg)
 
-		lib = found
-	}
-
-	eng, err := ort.New(ort.Config{Library: lib}, w.log)
-	if err != nil {
-		return fmt.Errorf("start the engine: %w", err)
-	}
-
-	models, err := repo.New(repo.Config{}, eng, repo.Hooks{}, w.log)
+	models, err := repo.New(repo.Config{}, eng, metrics.Repo(), w.plain)
 	if err != nil {
 		return fmt.Errorf("build the repository: %w", err)
 	}
 
 	app, err := serve.New(serve.Config{
 		Model: w.opt.model, Version: w.opt.version, MaxBody: w.opt.maxBody, Release: version.String(),
-	}, serve.Repository{Repo: models}, &w.state, serve.Hooks{}, w.log)
+	}, serve.Repository{Repo: models}, &w.state, metrics.Serve(), w.log)
 	if err != nil {
 		return fmt.Errorf("build the server: %w", err)
 	}
 
-	err = w.together(ctx, now, models, app)
+	err = w.together(ctx, now, models, &fronts{app: app, reg: reg})
 
 	return errors.Join(err, eng.Close())
 }
 
+// closingEngine is an engine with an end.
+type closingEngine interface {
+	engine.Engine
+	Close() error
+}
+
+// engine opens ONNX Runtime. Without it the worker still starts, to tell why no model loads.
+func (w *worker) engine() closingEngine {
+	lib, err := w.opt.library, error(nil)
+	if lib == "" {
+		lib, err = ortlib.Find()
+	}
+
+	if err != nil {
+		return brokenEngine{err}
+	}
+
+	eng, err := ort.New(ort.Config{Library: lib}, w.log)
+	if err != nil {
+		return brokenEngine{err}
+	}
+
+	return eng
+}
+
+// brokenEngine loads nothing and says why.
+type brokenEngine struct{ cause error }
+
+func (brokenEngine) Name() string { return "none" }
+
+func (e brokenEngine) Load(context.Context, engine.LoadSpec) (engine.Session, error) {
+	return nil, fault.Wrap(fault.ModelInvalid, e.cause, "No engine: %s.", e.cause.Error())
+}
+
+func (brokenEngine) Close() error { return nil }
+
+// fronts are what faces clients and operators.
+type fronts struct {
+	app *serve.App
+	reg *telemetry.Registry
+}
+
 // together runs the repository below the server: it ends after the last answer.
-func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo.Repo, app *serve.App) error {
+func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo.Repo, f *fronts) error {
 	below, stop := context.WithCancel(context.Background())
 	defer stop()
 
 	ended := make(chan error, 1)
 	go func() { ended <- models.Run(below) }()
 
-	err := w.front(ctx, now, models, app)
+	err := w.front(ctx, now, models, f)
 
 	if !errors.Is(err, serve.ErrCut) {
 		drained, cancel := context.WithTimeout(below, w.opt.grace)
@@ -182,8 +216,8 @@ func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo
 }
 
 // front listens, says so, loads the model and serves until ctx ends.
-func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Repo, app *serve.App) error {
-	server, err := serve.NewServer(serve.ServerConfig{DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, app, &w.state, w.log)
+func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Repo, f *fronts) error {
+	server, err := serve.NewServer(serve.ServerConfig{DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, f.app, &w.state, w.log)
 	if err != nil {
 		return fmt.Errorf("build the HTTP server: %w", err)
 	}
@@ -193,20 +227,58 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 		return fmt.Errorf("start HTTP: %w", err)
 	}
 
-	if err := w.announce(ln); err != nil {
+	ready := announcement{HTTP: serve.Address(ln), PID: os.Getpid()}
+
+	var ops *telemetry.Ops
+
+	if w.opt.ops != "" {
+		ops, err = telemetry.ListenOps(ctx, telemetry.OpsConfig{Listen: w.opt.ops}, f.reg, w.health, telemetry.WithLog(w.log))
+		if err != nil {
+			return errors.Join(fmt.Errorf("start operations: %w", err), ln.Close())
+		}
+
+		ready.Ops = ops.Addr()
+	}
+
+	if err := w.announce(&ready); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Run(gctx, ln, now) })
-	g.Go(func() error { return w.load(gctx, models, app) })
+	opsCtx, stopOps := context.WithCancel(context.WithoutCancel(ctx))
 
-	return g.Wait() //nolint:wrapcheck // both say what they did
+	g.Go(func() error {
+		defer stopOps() // metrics stay readable while the doors drain
+
+		return server.Run(gctx, ln, now)
+	})
+	g.Go(func() error { return w.load(gctx, models, f.app) })
+
+	if ops != nil {
+		g.Go(func() error { return ops.Run(opsCtx) })
+	}
+
+	return g.Wait() //nolint:wrapcheck // all say what they did
+}
+
+// health is what the operations listener tells.
+func (w *worker) health() telemetry.Health {
+	state, reason := w.state.Report()
+
+	return telemetry.Health{Ready: state == "ready", State: state, Reason: reason}
+}
+
+// announcement is the ready line.
+type announcement struct {
+	HTTP string `json:"http"`
+	GRPC string `json:"grpc,omitempty"`
+	Ops  string `json:"ops,omitempty"`
+	PID  int    `json:"pid"`
 }
 
 // announce writes the ready line.
-func (w *worker) announce(ln net.Listener) error {
-	w.log.Info("listening", slog.String("http", serve.Address(ln)))
+func (w *worker) announce(a *announcement) error {
+	w.log.Info("listening", slog.String("http", a.HTTP), slog.String("grpc", a.GRPC), slog.String("ops", a.Ops))
 
 	if w.opt.readyFD < 0 {
 		return nil
@@ -214,7 +286,7 @@ func (w *worker) announce(ln net.Listener) error {
 
 	f := os.NewFile(uintptr(w.opt.readyFD), "ready")
 
-	line, err := json.Marshal(map[string]any{"http": serve.Address(ln), "pid": os.Getpid()})
+	line, err := json.Marshal(a)
 	if err == nil {
 		_, err = f.Write(append(line, '\n'))
 	}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
@@ -21,7 +22,7 @@ func (a *App) predict(x *Exchange) error {
 			return err
 		}
 
-		return err //nolint:wrapcheck // a fault of the repository
+		return notReady(err)
 	}
 	defer m.Release()
 
@@ -59,6 +60,16 @@ func (a *App) predict(x *Exchange) error {
 	a.compress(x, 1024)
 
 	return nil
+}
+
+// notReady gives a model that is not loaded 503: here the caller asked for the right thing.
+func notReady(err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Code == fault.ModelNotReady {
+		return &statusError{f, fault.Unavailable.Status()}
+	}
+
+	return err
 }
 
 func isRoot(path []byte) bool { return string(path) == "/" || len(path) == 0 }

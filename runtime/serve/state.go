@@ -31,6 +31,13 @@ func (s *State) get() condition {
 	return condition{}
 }
 
+// Report is the state as /health tells it: loading, ready, draining or failed, and the reason of a failure.
+func (s *State) Report() (state, reason string) {
+	c := s.get()
+
+	return c.phase.String(), c.reason
+}
+
 // SetReady says that predictions succeed from now on. It does nothing once draining has begun.
 func (s *State) SetReady() { s.set(condition{phase: ready}) }
 
