@@ -2,13 +2,12 @@ package edge
 
 import (
 	"context"
-	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
-	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/internal/fault"
 )
@@ -16,7 +15,8 @@ import (
 // accessLog writes one line per request on a goroutine of its own. The queue is bounded: a slow disk
 // costs lines, which are counted, never latency.
 type accessLog struct {
-	out     *slog.Logger
+	out     io.Writer
+	log     *slog.Logger
 	off     bool
 	sample  uint64
 	seen    atomic.Uint64
@@ -34,30 +34,52 @@ type logLine struct {
 	record           gateway.Record
 }
 
-// maxLoggedPath bounds what a client can write into the log.
-const maxLoggedPath = 512
+const (
+	// maxLoggedPath bounds what a client can write into the log.
+	maxLoggedPath = 512
+	// maxBatch is what one write carries: a pipe takes that much without mixing it with the lines of others.
+	maxBatch = 4 << 10
+)
 
-func newAccessLog(cfg AccessLog, out, fallback *slog.Logger, dropped func()) *accessLog {
-	if out == nil {
-		out = fallback
+func newAccessLog(cfg AccessLog, deps *Deps) *accessLog {
+	dropped := deps.Hooks.LogDropped
+	if dropped == nil {
+		dropped = func() {}
 	}
 
 	return &accessLog{
-		out: out, off: cfg.Off, sample: uint64(cfg.Sample), queue: make(chan logLine, cfg.Queue), dropped: dropped,
+		out: deps.Access, log: deps.Log, off: cfg.Off || deps.Access == nil, sample: uint64(cfg.Sample),
+		queue: make(chan logLine, cfg.Queue), dropped: dropped,
 	}
 }
 
-// request logs a settled call.
+// request logs a settled call. Health checks are many and say nothing.
 func (l *accessLog) request(x *exchange) {
 	rec := &x.call.Record
-	if l.off || rec.Outcome == gateway.Served && l.sample > 1 && l.seen.Add(1)%l.sample != 0 {
+	if l.off || x.health || rec.Outcome == gateway.Served && l.sample > 1 && l.seen.Add(1)%l.sample != 0 {
 		return
 	}
 
+	// One string for both.
+	path := x.call.Path[:min(len(x.call.Path), maxLoggedPath)]
+	x.text = append(append(x.text[:0], path...), x.call.Host...)
+	text := string(x.text)
+
 	l.put(logLine{
-		at: x.start, id: x.call.ID, method: string(x.call.Method), path: loggedPath(x.call.Path), host: string(x.call.Host),
+		at: x.start, id: x.call.ID, method: methodName(x.call.Method), path: text[:len(path)], host: text[len(path):],
 		remote: x.call.Remote, door: x.conn.door.kind, record: *rec,
 	})
+}
+
+// methodName is the method, which the guard knows, without an allocation.
+func methodName(m []byte) string {
+	for _, name := range []string{"POST", "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"} {
+		if string(m) == name {
+			return name
+		}
+	}
+
+	return ""
 }
 
 // rejected logs a request that the guard turned away. Nothing of it is trusted enough to be shown.
@@ -74,15 +96,6 @@ func (l *accessLog) rejected(c *conn, f *fault.Error, id string) {
 	})
 }
 
-// loggedPath is the path without its query, which may hold credentials.
-func loggedPath(p []byte) string {
-	if len(p) > maxLoggedPath {
-		return string(p[:maxLoggedPath]) + "…"
-	}
-
-	return string(p)
-}
-
 func (l *accessLog) put(line logLine) {
 	select {
 	case l.queue <- line:
@@ -91,110 +104,50 @@ func (l *accessLog) put(line logLine) {
 	}
 }
 
-// run writes lines until ctx ends, then what is still queued.
+// run writes lines until ctx ends, then what is still queued. Lines that are waiting are written together.
 func (l *accessLog) run(ctx context.Context) error {
+	buf := make([]byte, 0, 2*maxBatch)
+
 	for {
 		select {
 		case line := <-l.queue:
-			l.write(&line)
+			buf = l.more(appendLine(buf[:0], &line))
 		case <-ctx.Done():
-			for {
-				select {
-				case line := <-l.queue:
-					l.write(&line)
-				default:
-					return nil
-				}
+			for len(l.queue) > 0 {
+				buf = l.more(buf[:0])
 			}
+
+			return nil
 		}
 	}
 }
 
-func (l *accessLog) write(line *logLine) {
-	r := &line.record
+// more appends lines as long as there are any and writes them whenever a batch is full.
+func (l *accessLog) more(buf []byte) []byte {
+	whole := len(buf)
 
-	var buf [24]slog.Attr
+	for {
+		select {
+		case line := <-l.queue:
+			if buf = appendLine(buf, &line); len(buf) > maxBatch && whole > 0 {
+				l.write(buf[:whole])
+				buf = append(buf[:0], buf[whole:]...)
+			}
 
-	attrs := append(buf[:0],
-		slog.String("request_id", line.id),
-		slog.String("remote", line.remote.String()),
-		slog.String("door", line.door.String()),
-		slog.String("method", line.method),
-		slog.String("host", line.host),
-		slog.String("path", line.path),
-		slog.Int("status", r.Status),
-		slog.String("outcome", r.Outcome.String()),
-		slog.Int64("bytes_in", r.BytesIn),
-		slog.Int64("bytes_out", r.BytesOut),
-		slog.Float64("total_ms", millis(r.Total)),
-	)
+			whole = len(buf)
+		default:
+			if len(buf) > 0 {
+				l.write(buf)
+			}
 
-	attrs = appendSet(attrs, "service", r.ServiceID)
-	attrs = appendSet(attrs, "project", r.ProjectID)
-	attrs = appendSet(attrs, "model", r.Model)
-	attrs = appendSet(attrs, "instance", r.Instance)
-	attrs = appendSet(attrs, "rule", r.Rule)
-	attrs = appendPrincipal(attrs, r.Principal)
-
-	if r.Attempts > 1 {
-		attrs = append(attrs, slog.Int("attempts", r.Attempts))
-	}
-
-	for _, d := range []struct {
-		key string
-		v   time.Duration
-	}{{"verified_ms", r.Verified}, {"admitted_ms", r.Admitted}, {"picked_ms", r.Picked}, {"first_byte_ms", r.FirstByte}} {
-		if d.v > 0 {
-			attrs = append(attrs, slog.Float64(d.key, millis(d.v)))
+			return buf
 		}
 	}
-
-	if r.Err != nil {
-		attrs = append(attrs, slog.String("error", r.Err.Error()))
-
-		var f *fault.Error
-		if errors.As(r.Err, &f) {
-			attrs = append(attrs, slog.String("error_code", f.Code.Wire()))
-		}
-	}
-
-	l.out.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-func appendSet(attrs []slog.Attr, key, value string) []slog.Attr {
-	if value == "" {
-		return attrs
-	}
-
-	return append(attrs, slog.String(key, value))
-}
-
-// appendPrincipal names who called by id; credentials stay out of the log.
-func appendPrincipal(attrs []slog.Attr, p *auth.Principal) []slog.Attr {
-	if p == nil {
-		return attrs
-	}
-
-	return append(attrs, slog.String("principal", p.Key), slog.String("auth", methodName(p.Method)))
-}
-
-func methodName(m auth.Method) string {
-	switch m {
-	case auth.MethodToken:
-		return "token"
-	case auth.MethodAKSK:
-		return "aksk"
-	case auth.MethodAppSignature:
-		return "app_signature"
-	case auth.MethodAppCode:
-		return "app_code"
-	case auth.MethodAppKey:
-		return "app_key"
-	case auth.MethodNone:
-		return "none"
-	default:
-		return "unknown"
+func (l *accessLog) write(b []byte) {
+	if _, err := l.out.Write(b); err != nil {
+		l.dropped()
+		l.log.Debug("cannot write the access log", "err", err.Error())
 	}
 }
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

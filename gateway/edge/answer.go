@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -60,25 +61,29 @@ func (a *answer) AddHeader(name string, value []byte) {
 	}
 }
 
-// Set implements gateway.Out.
-func (a *answer) Set(status int, body []byte) {
+// begin takes the status; an interim one would never be followed by an answer.
+func (a *answer) begin(status int) {
 	if a.answered {
 		panic("BUG: a call was answered twice")
 	}
 
+	if status < fasthttp.StatusOK || status > 599 {
+		panic("BUG: " + strconv.Itoa(status) + " is no status of an answer")
+	}
+
 	a.answered, a.status = true, status
 	a.res.SetStatusCode(status)
+}
+
+// Set implements gateway.Out.
+func (a *answer) Set(status int, body []byte) {
+	a.begin(status)
 	a.res.SetBody(body)
 }
 
 // Stream implements gateway.Out.
 func (a *answer) Stream(status int, next func() ([]byte, error), done func(err error)) {
-	if a.answered {
-		panic("BUG: a call was answered twice")
-	}
-
-	a.answered, a.status = true, status
-	a.res.SetStatusCode(status)
+	a.begin(status)
 	a.stream = &stream{x: a.x, next: next, done: done}
 }
 

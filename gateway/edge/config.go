@@ -17,6 +17,8 @@ type Config struct {
 	HTTPS string `yaml:"https"`
 	// RedirectToHTTPS answers everything but health checks on the HTTP door with 308.
 	RedirectToHTTPS bool `yaml:"redirect_to_https"`
+	// RedirectPort is the port that clients know the HTTPS door by; 0 is the door's own.
+	RedirectPort int `yaml:"redirect_port"`
 	// HSTS is the max-age that HTTPS answers announce; 0 is off.
 	HSTS config.Duration `yaml:"hsts"`
 	// HealthPath answers 200 or 503 to load balancers; empty is off.
@@ -126,6 +128,7 @@ func (c *Config) Validate() error {
 
 	add(c.HTTP != "" || c.HTTPS != "", "http", "neither http nor https has an address to listen on")
 	add(!c.RedirectToHTTPS || c.HTTPS != "", "redirect_to_https", "needs an https address")
+	add(c.RedirectPort >= 0 && c.RedirectPort <= 65535, "redirect_port", "must be a port")
 	add(c.HealthPath == "" || strings.HasPrefix(c.HealthPath, "/"), "health_path", "must start with a slash")
 	add(len(c.Prefixes) > 0, "prefixes", "must not be empty")
 

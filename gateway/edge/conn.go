@@ -48,16 +48,11 @@ type conn struct {
 	parking  bool // fasthttp is left without closing
 	linger   bool // the client may still be sending
 	mute     bool // the answer was written past fasthttp
-	hijacked bool
 	writeErr error
 }
 
 // Read gives fasthttp the head of the next request, which the guard let in, and nothing else.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.hijacked {
-		return c.readHijacked(p)
-	}
-
 	if c.feed == 0 {
 		c.finish()
 
@@ -90,18 +85,6 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.feed -= n
 
 	return n, nil
-}
-
-// readHijacked gives what was buffered and then the raw connection.
-func (c *conn) readHijacked(p []byte) (int, error) {
-	if x := c.x; x != nil && x.r < x.w {
-		n := copy(p, x.buf[x.r:x.w])
-		x.r += n
-
-		return n, nil
-	}
-
-	return c.Conn.Read(p) //nolint:wrapcheck // net.Conn's contract
 }
 
 // Write sends p under a deadline of its own.
@@ -140,10 +123,6 @@ func (c *conn) Write(p []byte) (int, error) {
 // is decided by serve.
 func (c *conn) Close() error {
 	c.finish()
-
-	if c.hijacked {
-		return c.Conn.Close() //nolint:wrapcheck // net.Conn's contract
-	}
 
 	if !c.parking {
 		c.ending = true
@@ -377,10 +356,6 @@ func (c *conn) serve() {
 
 		err := c.x.server.ServeConn(c)
 
-		if c.hijacked {
-			return
-		}
-
 		if err != nil && !isNetError(err) {
 			c.door.edge.log.Debug("edge connection ended", "remote", c.remote.String(), "err", err.Error())
 		}
@@ -401,10 +376,6 @@ func (c *conn) recoverPanic() {
 
 // end closes the socket, in a way that lets the client read what was written.
 func (c *conn) end() {
-	if c.hijacked {
-		return
-	}
-
 	c.finish()
 	c.park()
 
@@ -465,31 +436,13 @@ func (c *conn) wake() bool {
 // Deadlines are set where they belong; fasthttp's are not wanted.
 
 // SetDeadline implements net.Conn.
-func (c *conn) SetDeadline(t time.Time) error {
-	if c.hijacked {
-		return c.Conn.SetDeadline(t) //nolint:wrapcheck // net.Conn's contract
-	}
-
-	return nil
-}
+func (c *conn) SetDeadline(time.Time) error { return nil }
 
 // SetReadDeadline implements net.Conn.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.hijacked {
-		return c.Conn.SetReadDeadline(t) //nolint:wrapcheck // net.Conn's contract
-	}
-
-	return nil
-}
+func (c *conn) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline implements net.Conn.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	if c.hijacked {
-		return c.Conn.SetWriteDeadline(t) //nolint:wrapcheck // net.Conn's contract
-	}
-
-	return nil
-}
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 func isNetError(err error) bool {
 	var n net.Error

@@ -181,7 +181,6 @@ func (e *Edge) newServer(readBuffer int) *fasthttp.Server {
 		DisablePreParseMultipartForm: true,
 		LazyRequestTime:              true,
 		SecureErrorLogMessage:        true,
-		KeepHijackedConns:            true,
 		Logger:                       quietLogger{},
 	}
 }
@@ -207,9 +206,10 @@ func (quietLogger) Printf(string, ...any) {}
 
 // connSet knows every connection.
 type connSet struct {
-	mu      sync.Mutex // guards the maps
+	mu      sync.Mutex // guards the maps and last
 	all     map[*conn]struct{}
 	sources map[netip.Addr]int
+	last    time.Time // when the last one came
 
 	running sync.WaitGroup
 }
@@ -231,6 +231,7 @@ func (e *Edge) remember(c *conn) (Refusal, bool) {
 	}
 
 	s.all[c] = struct{}{}
+	s.last = c.born
 	s.sources[src]++
 
 	return 0, true
@@ -257,6 +258,14 @@ func (s *connSet) count() int {
 	defer s.mu.Unlock()
 
 	return len(s.all)
+}
+
+// latest is when the last connection came.
+func (s *connSet) latest() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.last
 }
 
 // each calls f for every connection, under the lock.
@@ -298,12 +307,14 @@ func (e *Edge) handleError(ctx *fasthttp.RequestCtx, err error) {
 	}
 
 	f := fault.Wrap(fault.BadRequest, err, "")
-	c.linger = true
+	id := c.x.ids.next()
+	c.ending, c.linger = true, true
 	e.hooks.Rejected(c.door.kind, f.Code)
-	e.access.rejected(c, f, c.x.ids.next())
+	e.access.rejected(c, f, id)
 
 	ctx.Response.Reset()
+	e.ownHeaders(&ctx.Response.Header, id, c.door.kind)
 	ctx.Response.Header.SetContentType("application/json")
 	ctx.Response.SetStatusCode(f.Code.Status())
-	ctx.Response.SetBody(gateway.FaultBody(nil, f, "", false))
+	ctx.Response.SetBody(gateway.FaultBody(nil, f, id, false))
 }

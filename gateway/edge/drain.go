@@ -18,7 +18,7 @@ func (e *Edge) drain(ctx context.Context) Summary {
 
 	e.draining.Store(true)
 	e.hooks.Draining(true, s.InFlight, 0)
-	e.wait(ctx, e.cfg.Drain.Delay.D(), func() bool { return e.conns.count() == 0 && e.cfg.Drain.Delay.D() == 0 })
+	e.wait(ctx, e.cfg.Drain.Delay.D(), e.deserted)
 
 	if err := e.closeListeners(); err != nil {
 		e.log.Warn("edge cannot close a door", "err", err.Error())
@@ -39,6 +39,15 @@ func (e *Edge) drain(ctx context.Context) Summary {
 	e.hooks.Draining(false, 0, s.Cut)
 
 	return s
+}
+
+// desertedAfter is how long nobody may have come for the doors to count as deserted.
+const desertedAfter = 2 * time.Second
+
+// deserted reports that no client is connected and none has come lately, so that nobody would be
+// surprised by closed doors.
+func (e *Edge) deserted() bool {
+	return e.conns.count() == 0 && time.Since(e.conns.latest()) > desertedAfter
 }
 
 // wait returns after limit, or when done is true, or when the drain is aborted.

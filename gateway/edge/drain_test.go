@@ -207,3 +207,29 @@ func TestListenReportsATakenPort(t *testing.T) {
 		t.Fatal("listened twice")
 	}
 }
+
+func TestDesertedDoorsCloseBeforeTheDelayIsOver(t *testing.T) {
+	t.Parallel()
+
+	cfg := testConfig()
+	cfg.Drain.Delay = ms(60_000)
+	e, begin, ended := drains(t, cfg, &echo{}, edge.Hooks{})
+
+	c := dialAddr(t, e.HTTPAddr())
+
+	eventually(t, "counted", func() bool { return e.Connections() == 1 })
+	begin()
+	<-time.After(2200 * time.Millisecond)
+
+	select {
+	case err := <-ended:
+		t.Fatalf("closed with a client connected: %v", err)
+	default:
+	}
+
+	_ = c.Close()
+
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
@@ -31,8 +32,9 @@ type Deps struct {
 	// TLS serves the HTTPS door; it must give certificates. Needed when Config.HTTPS is set.
 	TLS *tls.Config
 	Log *slog.Logger
-	// Access takes the access log; nil means Log.
-	Access *slog.Logger
+	// Access takes the access log: JSON lines in the form of slog, in writes of whole lines. Nil
+	// is no access log.
+	Access io.Writer
 	// Ready answers the health path; nil means always ready. A drain answers 503 in any case.
 	Ready func() bool
 	Hooks Hooks
@@ -104,7 +106,7 @@ func Listen(ctx context.Context, cfg Config, deps Deps) (*Edge, error) {
 
 	e.small = e.newServer(smallReader)
 	e.large = e.newServer(e.lim.Head + smallReader)
-	e.access = newAccessLog(cfg.Log, deps.Access, deps.Log, e.hooks.LogDropped)
+	e.access = newAccessLog(cfg.Log, &deps)
 	e.conns.all = make(map[*conn]struct{})
 	e.conns.sources = make(map[netip.Addr]int)
 

@@ -77,8 +77,9 @@ func TestErrorBodiesNameCodeAndRequest(t *testing.T) {
 		{"GET /" + strings.Repeat("a", 2000) + " HTTP/1.1\r\nHost: a\r\n\r\n", "APIG.0201", 414},
 		{"GET /t HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("a", 33<<10) + "\r\n\r\n", "APIG.0201", 431},
 		{"TRACE /t HTTP/1.1\r\nHost: a\r\n\r\n", "Sluice.1006", 405},
-		{"FOO /t HTTP/1.1\r\nHost: a\r\n\r\n", "Sluice.1007", 501},
+		{"FOO /t HTTP/1.1\r\nHost: a\r\n\r\n", "Sluice.1006", 405},
 		{"GET /t HTTP/3.0\r\nHost: a\r\n\r\n", "Sluice.1008", 505},
+		{"POST /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "Sluice.1007", 501},
 		{"GET /../t HTTP/1.1\r\nHost: a\r\n\r\n", "APIG.0201", 400},
 	} {
 		raw := r.send(t, tc.raw)
@@ -138,13 +139,18 @@ func TestPanicIsAnAnswerToOneRequest(t *testing.T) {
 			c.Out.Stream(200, func() ([]byte, error) { panic("stream") }, func(error) {})
 		case "/done":
 			c.Out.Stream(200, func() ([]byte, error) { return nil, io.EOF }, func(error) { panic("done") })
+		case "/interim":
+			c.Out.Set(101, nil)
+		case "/twice":
+			c.Out.Set(200, nil)
+			c.Out.Set(200, nil)
 		case "/silent":
 		default:
 			c.Out.Set(200, []byte("fine"))
 		}
 	}))
 
-	for path, status := range map[string]int{"/early": 500, "/late": 500, "/stream": 200, "/done": 200, "/silent": 500, "/fine": 200} {
+	for path, status := range map[string]int{"/early": 500, "/late": 500, "/stream": 200, "/done": 200, "/silent": 500, "/interim": 500, "/twice": 500, "/fine": 200} {
 		raw := r.send(t, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		if !strings.HasPrefix(raw, "HTTP/1.1 "+map[int]string{200: "200", 500: "500"}[status]) || strings.Contains(raw, "early") {
 			t.Errorf("%s: %q", path, raw)
@@ -155,7 +161,7 @@ func TestPanicIsAnAnswerToOneRequest(t *testing.T) {
 		}
 	}
 
-	eventually(t, "panics logged", func() bool { return strings.Count(r.log.String(), "panic while serving") == 4 })
+	eventually(t, "panics logged", func() bool { return strings.Count(r.log.String(), "panic while serving") == 6 })
 }
 
 func TestListenRefusesMistakesAllAtOnce(t *testing.T) {

@@ -48,6 +48,8 @@ type exchange struct {
 	ids  ids
 
 	active   bool // a call was started and not settled
+	health   bool // it is a health check
+	text     []byte
 	start    time.Time
 	bytesOut int64
 }
@@ -55,6 +57,7 @@ type exchange struct {
 func (x *exchange) begin() {
 	x.start = time.Now()
 	x.bytesOut = 0
+	x.health = false
 }
 
 // room makes space behind w while a head is being collected; nothing refers to buf then.

@@ -74,7 +74,7 @@ func (x *exchange) route() {
 	call := &x.call
 
 	if e.cfg.HealthPath != "" && string(call.Path) == e.cfg.HealthPath {
-		x.health()
+		x.answerHealth()
 
 		return
 	}
@@ -110,7 +110,8 @@ func (x *exchange) own(status int, body []byte) {
 	x.call.Out.Set(status, body)
 }
 
-func (x *exchange) health() {
+func (x *exchange) answerHealth() {
+	x.health = true
 	e := x.conn.door.edge
 
 	if m := string(x.call.Method); m != "GET" && m != "HEAD" {
@@ -150,8 +151,8 @@ func (x *exchange) redirect() {
 
 	to := append([]byte("https://"), host...)
 
-	if at, err := netip.ParseAddrPort(x.conn.door.edge.HTTPSAddr()); err == nil && at.Port() != 443 {
-		to = strconv.AppendUint(append(to, ':'), uint64(at.Port()), 10)
+	if port := x.conn.door.edge.redirectPort(); port != httpsPort {
+		to = strconv.AppendUint(append(to, ':'), uint64(port), 10)
 	}
 
 	to = append(to, x.call.Path...)
@@ -161,6 +162,23 @@ func (x *exchange) redirect() {
 
 	x.call.Out.AddHeader("Location", to)
 	x.own(fasthttp.StatusPermanentRedirect, nil)
+}
+
+// httpsPort is the one that needs no mention.
+const httpsPort = 443
+
+// redirectPort is the port that clients know the HTTPS door by.
+func (e *Edge) redirectPort() uint16 {
+	if e.cfg.RedirectPort > 0 {
+		return uint16(e.cfg.RedirectPort)
+	}
+
+	at, err := netip.ParseAddrPort(e.HTTPSAddr())
+	if err != nil {
+		return httpsPort
+	}
+
+	return at.Port()
 }
 
 // commit completes the answer and decides whether the connection goes on.
@@ -239,7 +257,7 @@ func (e *Edge) rawAnswer(f *fault.Error, id string, kind Door) []byte {
 	b = append(b, "\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\nX-Request-Id: "...)
 	b = append(b, id...)
 
-	if f.Code == fault.MethodNotAllowed || f.Code == fault.NotImplemented {
+	if f.Code == fault.MethodNotAllowed {
 		b = append(b, "\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"...)
 	}
 

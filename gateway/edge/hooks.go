@@ -51,7 +51,8 @@ type Hooks struct {
 	Ended func(d Door, r *gateway.Record)
 	// Rejected is called for a request that the guard refused; it was never Started.
 	Rejected func(d Door, code fault.Code)
-	// Opened and Closed frame a connection; Refused stands in for both.
+	// Opened and Closed frame a connection. Refused stands in for both, except that a connection whose
+	// handshake fails was Opened.
 	Opened  func(d Door)
 	Closed  func(d Door, age time.Duration)
 	Refused func(d Door, why Refusal)

@@ -98,6 +98,13 @@ func TestHTTPRedirectsToHTTPSButKeepsHealth(t *testing.T) {
 		}
 	}
 
+	cfg.RedirectPort = 443
+	behind := start(t, cfg, &echo{}, withTLS(t))
+
+	if raw := behind.send(t, "GET /t HTTP/1.1\r\nHost: gw.test:80\r\nConnection: close\r\n\r\n"); !strings.Contains(raw, "Location: https://gw.test/t\r\n") {
+		t.Errorf("%q", raw)
+	}
+
 	if raw := r.send(t, "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(raw, "HTTP/1.1 200") {
 		t.Errorf("%q", raw)
 	}

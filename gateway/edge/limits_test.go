@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -225,8 +226,8 @@ func TestAccessLogTellsWhatHappenedAndNoSecrets(t *testing.T) {
 		c.Record.ServiceID, c.Record.Model, c.Record.Instance = "svc-1", "digits/2", "inst-3"
 		c.Record.Principal = &auth.Principal{Method: auth.MethodAKSK, Key: "user:u1", AccessKey: "AKSECRET", TokenID: "TOKENSECRET"}
 		c.Record.Verified = time.Millisecond
-		gateway.WriteFault(c, fault.New(fault.Forbidden, ""))
-	}), func(d *edge.Deps) { d.Access = slog.New(slog.NewJSONHandler(access, nil)) })
+		gateway.WriteFault(c, fault.New(fault.Forbidden, "The IAM user %s", "\"\x1b\\\xff\n"))
+	}), func(d *edge.Deps) { d.Access = access })
 
 	r.send(t, "GET /v1/infers/svc-1/x?token=QUERYSECRET HTTP/1.1\r\n"+hostLine+"X-Auth-Token: HEADERSECRET\r\nX-Request-Id: r-7\r\nConnection: close\r\n\r\n")
 	r.send(t, "GET /?BADSECRET=\" HTTP/1.1\r\n"+hostLine+"\r\n")
@@ -240,9 +241,15 @@ func TestAccessLogTellsWhatHappenedAndNoSecrets(t *testing.T) {
 		t.Fatalf("%d lines: %s", len(lines), access)
 	}
 
+	for _, l := range lines {
+		if !json.Valid([]byte(l)) {
+			t.Errorf("not JSON: %s", l)
+		}
+	}
+
 	for i, want := range [][]string{
 		{
-			`"request_id":"r-7"`, `"path":"/v1/infers/svc-1/x"`, `"status":403`, `"outcome":"rejected_forbidden"`, `"service":"svc-1"`,
+			`"level":"INFO","msg":"request"`, `"error":"APIG.0302: The IAM user \"\u001b\\�\u000a"`, `"request_id":"r-7"`, `"path":"/v1/infers/svc-1/x"`, `"status":403`, `"outcome":"rejected_forbidden"`, `"service":"svc-1"`,
 			`"model":"digits/2"`, `"instance":"inst-3"`, `"principal":"user:u1"`, `"auth":"aksk"`, `"error_code":"APIG.0302"`,
 			`"verified_ms":1`, `"door":"http"`, `"method":"GET"`, `"host":"a.test"`, `"remote":"127.0.0.1:`,
 		},
@@ -276,12 +283,12 @@ func TestAccessLogDropsAndCountsWhenItCannotKeepUp(t *testing.T) {
 	var first, drop sync.Once
 
 	r := start(t, cfg, &echo{}, func(d *edge.Deps) {
-		d.Access = slog.New(slog.NewJSONHandler(writerFunc(func(p []byte) (int, error) {
+		d.Access = writerFunc(func(p []byte) (int, error) {
 			first.Do(once.Done)
 			<-release
 
 			return len(p), nil
-		}), nil))
+		})
 		d.Hooks.LogDropped = func() { drop.Do(dropped.Done) }
 	})
 
@@ -312,7 +319,7 @@ func TestSampledLogKeepsWhatIsNotServed(t *testing.T) {
 		}
 
 		c.Out.Set(200, nil)
-	}), func(d *edge.Deps) { d.Access = slog.New(slog.NewJSONHandler(access, nil)) })
+	}), func(d *edge.Deps) { d.Access = access })
 
 	c := r.dial(t)
 	br := bufio.NewReader(c)

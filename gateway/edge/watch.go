@@ -7,7 +7,7 @@ import (
 )
 
 // watchStep is how often the watcher looks whether clients are still there.
-const watchStep = 50 * time.Millisecond
+const watchStep = 100 * time.Millisecond
 
 // watch cancels the calls of clients that are gone. A handler that waits for the engine does not read
 // from its connection, so somebody else has to look: one goroutine asks the kernel about all
@@ -23,6 +23,10 @@ func (e *Edge) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
+			if e.inflight.Load() == 0 {
+				continue
+			}
+
 			w.collect(e, now)
 
 			for i, gone := range w.poll() {

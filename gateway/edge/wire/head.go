@@ -177,10 +177,8 @@ func methodAllowed(m []byte) *fault.Error {
 	switch string(m) {
 	case "GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS":
 		return nil
-	case "TRACE", "CONNECT":
-		return errMethodRefused
 	default:
-		return errMethodUnknown
+		return errMethod
 	}
 }
 
