@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,12 +37,12 @@ const stopMargin = 15 * time.Second
 
 // build puts the system together, from what is below to what faces clients. After an error
 // everything that it had opened is closed again.
-func build(ctx context.Context, set *settings, log *slog.Logger) (*system, error) {
+func build(ctx context.Context, set *settings, log *slog.Logger, access io.Writer) (*system, error) {
 	grace := set.Edge.Drain.Delay.D() + set.Edge.Drain.Deadline.D() + set.Runtime.Grace.D() + stopMargin
 	sys := &system{settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now()}
 	sys.setPhase(phaseStarting)
 
-	b := &builder{system: sys, ctx: ctx, registry: telemetry.New(version.String())}
+	b := &builder{system: sys, ctx: ctx, access: access, registry: telemetry.New(version.String())}
 
 	for _, step := range []func() error{
 		b.state, b.identity, b.workers, b.gateway, b.listeners,
@@ -61,6 +62,7 @@ type builder struct {
 	*system
 
 	ctx      context.Context //nolint:containedctx // it lives as long as build
+	access   io.Writer       // of the access log; nil is none
 	registry *telemetry.Registry
 	ring     *secretbox.Keyring
 	tls      *tlsconf.Source
@@ -217,7 +219,7 @@ func (b *builder) listeners() error {
 	b.group.Add("control API", b.control.serve)
 
 	b.edge, err = edge.Listen(b.ctx, b.settings.Edge, edge.Deps{
-		Handler: b.handler, TLS: b.tls.Config(), Log: b.log,
+		Handler: b.handler, TLS: b.tls.Config(), Log: b.log, Access: b.access,
 		Ready: func() bool { return b.health().Ready }, Hooks: gatewaytel.Edge(b.registry),
 	})
 	if err != nil {

@@ -94,7 +94,13 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 
-	sys, err := build(ctx, s, log)
+	// Access lines are at the level of information; the edge writes them past slog, in batches.
+	access := stderr
+	if level > slog.LevelInfo {
+		access = nil
+	}
+
+	sys, err := build(ctx, s, log, access)
 	if err != nil {
 		return err
 	}
