@@ -19,6 +19,8 @@ type Config struct {
 	Conns int
 	// MaxInFlight bounds the calls on one connection; default 1024.
 	MaxInFlight int
+	// MaxAnswer bounds the body of an answer; default 64 MiB.
+	MaxAnswer int
 	// DialTimeout includes handshakes; default 1 s.
 	DialTimeout time.Duration
 	// DeadAfter is how long a silent connection may stay before it counts as dead; default 2 s.
@@ -34,6 +36,10 @@ func (c *Config) defaults() {
 
 	if c.MaxInFlight <= 0 {
 		c.MaxInFlight = 1024
+	}
+
+	if c.MaxAnswer <= 0 {
+		c.MaxAnswer = 64 << 20
 	}
 
 	if c.DialTimeout <= 0 {
@@ -63,6 +69,7 @@ var (
 	ErrBusy     = errors.New("link: too many calls in flight")
 	ErrDraining = errors.New("link: the worker is draining")
 	ErrDead     = errors.New("link: the connection is dead")
+	ErrAnswer   = errors.New("link: the answer is too large")
 )
 
 // Call is what a client sends. Slices are read until Do returns.
@@ -88,7 +95,29 @@ func (a *Answer) set(h *answerHead) {
 	a.Status = h.status
 	a.Header.buf = append(a.Header.buf[:0], h.header.buf...)
 	a.Header.n = h.header.n
-	a.Body = append(a.Body[:0], h.body...)
+	a.Body = append(a.Body, h.body...)
+}
+
+// Draining reports whether the worker said on every connection that it takes no new calls.
+func (c *Client) Draining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	seen := false
+
+	for _, conn := range c.conns {
+		if conn == nil || conn.dead.Load() {
+			continue
+		}
+
+		if !conn.draining.Load() {
+			return false
+		}
+
+		seen = true
+	}
+
+	return seen
 }
 
 // Client sends calls to one worker. It is safe for concurrent use.

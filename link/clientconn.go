@@ -225,6 +225,7 @@ func (c *clientConn) take(ans *Answer) *slot {
 		s.mu.Lock()
 		s.gen++
 		s.waiting, s.ans, s.err = true, ans, nil
+		ans.Body = ans.Body[:0]
 		s.mu.Unlock()
 	}
 
@@ -258,6 +259,8 @@ func (c *clientConn) frame(t frameType, payload []byte) error {
 	switch t {
 	case frameAnswer:
 		return c.answer(payload)
+	case frameMore:
+		return c.more(payload)
 	case frameDrain:
 		if !c.draining.Swap(true) && c.cfg.OnDrain != nil {
 			c.cfg.OnDrain()
@@ -286,17 +289,10 @@ func (c *clientConn) answer(payload []byte) error {
 		return err
 	}
 
-	c.freeMu.Lock()
-
-	index := uint32(a.id)
-	if int(index) >= len(c.slots) {
-		c.freeMu.Unlock()
-
-		return fmt.Errorf("%w: answer to a call that never was", ErrFrame)
+	s, err := c.slot(a.id)
+	if err != nil {
+		return err
 	}
-
-	s := c.slots[index]
-	c.freeMu.Unlock()
 
 	s.mu.Lock()
 	if s.waiting && s.id() == a.id {
@@ -307,6 +303,46 @@ func (c *clientConn) answer(payload []byte) error {
 	s.mu.Unlock()
 
 	return nil
+}
+
+// more adds a piece of a long answer. One that grows over the bound fails its call alone.
+func (c *clientConn) more(payload []byte) error {
+	id, piece, err := parseMore(payload)
+	if err != nil {
+		return err
+	}
+
+	s, err := c.slot(id)
+	if err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	switch {
+	case !s.waiting || s.id() != id:
+	case len(s.ans.Body)+len(piece) > c.cfg.MaxAnswer:
+		s.err = ErrAnswer
+		s.waiting = false
+		s.done <- struct{}{}
+	default:
+		s.ans.Body = append(s.ans.Body, piece...)
+	}
+
+	return nil
+}
+
+// slot finds the place of a call by its id.
+func (c *clientConn) slot(id uint64) (*slot, error) {
+	c.freeMu.Lock()
+	defer c.freeMu.Unlock()
+
+	if index := uint32(id); int(index) < len(c.slots) {
+		return c.slots[index], nil
+	}
+
+	return nil, fmt.Errorf("%w: answer to a call that never was", ErrFrame)
 }
 
 // keep pings a silent connection and declares it dead when nothing comes back.

@@ -8,9 +8,9 @@
 // # Frames
 //
 // After a preface that agrees on a version, each frame is a little-endian uint32 length of what
-// follows, one type byte, and the payload. Types: call, answer, cancel, drain, ping, pong. Bodies
-// are at most MaxBody, method, path and headers together at most MaxHead; anything larger, and streams,
-// go over HTTP/1.1. A frame that breaks a bound or does not parse ends the connection.
+// follows, one type byte, and the payload. Types: call, more, answer, cancel, drain, ping, pong. The
+// body of a call is at most MaxBody, its method, path and headers together at most MaxHead; anything larger, and
+// streams, go over HTTP/1.1. An answer may be longer, up to Config.MaxAnswer: more frames carry it in pieces. A frame that breaks a bound or does not parse ends the connection.
 //
 // # Promises
 //

@@ -4,11 +4,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
+	"unsafe"
 )
 
 // Bounds of a frame.
 const (
-	// MaxBody is the largest body of a call or an answer, in bytes.
+	// MaxBody is the largest body of a frame, in bytes. A longer body does not fit a call; a longer
+	// answer comes in several frames, between which those of other calls may stand.
 	MaxBody = 64 << 10
 	// MaxHead bounds method, path and headers of a frame together, in bytes.
 	MaxHead = 32 << 10
@@ -27,6 +30,7 @@ const (
 	frameDrain
 	framePing
 	framePong
+	frameMore // a piece of a long answer's body, before its answer frame
 )
 
 const (
@@ -133,6 +137,25 @@ func cutPair(b []byte) (name, value, rest []byte, ok bool) {
 	b = b[headerOverhead:]
 
 	return b[:n], b[n : n+v], b[n+v:], true
+}
+
+// GetFold is Get without regard to the case of ASCII letters.
+func (h *Header) GetFold(name string) []byte {
+	b := h.buf
+	for range h.n {
+		n, v, rest, ok := cutPair(b)
+		if !ok {
+			return nil
+		}
+
+		if len(n) == len(name) && strings.EqualFold(unsafe.String(&n[0], len(n)), name) {
+			return v
+		}
+
+		b = rest
+	}
+
+	return nil
 }
 
 // check reports whether the block is exactly n well-formed pairs.
@@ -279,4 +302,20 @@ func parseID(p []byte) (uint64, error) {
 	}
 
 	return binary.LittleEndian.Uint64(p), nil
+}
+
+// appendMore appends a piece of an answer's body.
+func appendMore(b []byte, id uint64, piece []byte) []byte {
+	b = appendLength(b, 8+len(piece), frameMore)
+	b = binary.LittleEndian.AppendUint64(b, id)
+
+	return append(b, piece...)
+}
+
+func parseMore(p []byte) (id uint64, piece []byte, err error) {
+	if len(p) < 8 || len(p) > 8+MaxBody {
+		return 0, nil, fmt.Errorf("%w: piece of %d bytes", ErrFrame, len(p))
+	}
+
+	return binary.LittleEndian.Uint64(p), p[8:], nil
 }

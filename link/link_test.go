@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -406,10 +407,10 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	<-gone
 }
 
-func TestOversizeNeverReachesTheWire(t *testing.T) {
+func TestOversizeCallNeverReachesTheWire(t *testing.T) {
 	t.Parallel()
 
-	_, c := serve(t, func(r *link.Request) { r.Respond(200, nil, make([]byte, link.MaxBody+1)) }, link.Config{})
+	_, c := serve(t, echo, link.Config{})
 
 	var (
 		ans link.Answer
@@ -420,9 +421,59 @@ func TestOversizeNeverReachesTheWire(t *testing.T) {
 	if err := c.Do(t.Context(), &big, &ans); !errors.As(err, &le) || le.Reached || big.Fits() {
 		t.Errorf("got %v", err)
 	}
+}
 
-	if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans); err != nil || ans.Status != 500 {
-		t.Errorf("too large an answer: %d, %v", ans.Status, err)
+func TestLongAnswersComeInPieces(t *testing.T) {
+	t.Parallel()
+
+	const most = 1 << 20
+
+	_, c := serve(t, func(r *link.Request) {
+		n, err := strconv.Atoi(string(r.Body))
+		if err != nil {
+			n = 0
+		}
+
+		body := make([]byte, n)
+		for i := range body {
+			body[i] = byte(i * 7 >> 3)
+		}
+
+		r.Respond(200, nil, body)
+	}, link.Config{MaxAnswer: most})
+
+	var wg sync.WaitGroup
+
+	for _, size := range []int{0, 1, link.MaxBody, link.MaxBody + 1, 3 * link.MaxBody, 777_777, most} {
+		wg.Go(func() {
+			var ans link.Answer
+
+			for range 5 {
+				call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, int64(size), 10)}
+				if err := c.Do(t.Context(), &call, &ans); err != nil || len(ans.Body) != size {
+					t.Errorf("%d bytes: got %d, %v", size, len(ans.Body), err)
+
+					return
+				}
+
+				for i, b := range ans.Body {
+					if b != byte(i*7>>3) {
+						t.Errorf("%d bytes: wrong at %d", size, i)
+
+						return
+					}
+				}
+			}
+		})
+	}
+
+	wg.Wait()
+
+	var ans link.Answer
+
+	call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, most+link.MaxBody*2, 10)}
+	if err := c.Do(t.Context(), &call, &ans); !errors.Is(err, link.ErrAnswer) {
+		t.Errorf("over the bound: %v", err)
 	}
 }
 

@@ -51,7 +51,7 @@ func (r *Request) fill(c *serverConn, h *callHead) {
 func (r *Request) Context() context.Context { return r.ctx }
 
 // Respond sends the answer and gives the request back; nothing of it may be used afterwards.
-// header may be nil. An answer that is too large for a link becomes a 500.
+// header may be nil. Body is copied.
 func (r *Request) Respond(status int, header *Header, body []byte) {
 	if r.answered.Swap(true) {
 		panic("BUG: link: Respond called twice")
@@ -66,11 +66,8 @@ func (r *Request) respond(status int, header *Header, body []byte) {
 		a.header = *header
 	}
 
-	if len(body) > MaxBody || status < 100 || status > 599 {
-		a = answerHead{
-			id: r.id, status: 500,
-			body: []byte(`{"error_code":"ModelArts.0010","error_msg":"The answer is too large for the link."}`),
-		}
+	if status < 100 || status > 599 {
+		panic("BUG: link: status out of range")
 	}
 
 	c := r.conn
@@ -82,8 +79,19 @@ func (r *Request) respond(status int, header *Header, body []byte) {
 	c.mu.Unlock()
 	c.server.active.Add(-1)
 
+	for len(a.body) > MaxBody {
+		const n = lengthSize + typeSize + 8 + MaxBody
+		if c.w.lock(n) != nil {
+			break
+		}
+
+		c.w.buf = appendMore(c.w.buf, r.id, a.body[:MaxBody])
+		c.w.commit(n)
+		a.body = a.body[MaxBody:]
+	}
+
 	n := lengthSize + typeSize + answerFixed + len(a.header.buf) + len(a.body)
-	if c.w.lock(n) == nil {
+	if len(a.body) <= MaxBody && c.w.lock(n) == nil {
 		c.w.buf = appendAnswer(c.w.buf, &a)
 		c.w.commit(n)
 	}

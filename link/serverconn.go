@@ -139,7 +139,7 @@ func (c *serverConn) frame(t frameType, payload []byte) error {
 		return c.w.sendID(framePong, id)
 	case framePong, frameDrain:
 		return nil
-	case frameAnswer:
+	case frameAnswer, frameMore:
 		return fmt.Errorf("%w: an answer from a client", ErrFrame)
 	default:
 		return nil // a later version's frame that does not matter to us
