@@ -13,6 +13,7 @@ type options struct {
 	pkg, model, version string
 	treeSHA256          string
 	listen, grpc, ops   string
+	link                string
 	readyFD, parentFD   int
 	drainDelay, grace   time.Duration
 	linger              time.Duration
@@ -44,6 +45,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.version, "version", "1", "version under which the model is served")
 	fs.StringVar(&o.treeSHA256, "tree-sha256", "", "what the package must hash to")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` for HTTP: host:port or unix:PATH")
+	fs.StringVar(&o.link, "link", "", "`address` for small calls from gateways: host:port, unix:PATH, or unix:DIR/ for a socket named by the pid; empty means none")
 	fs.StringVar(&o.grpc, "grpc", "", "`address` for gRPC; empty means none")
 	fs.StringVar(&o.ops, "ops", "", "`address` for /metrics, /health and /debug/pprof; empty means none")
 	fs.IntVar(&o.readyFD, "ready-fd", -1, "`descriptor` to which the addresses are written once they listen")

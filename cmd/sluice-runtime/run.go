@@ -227,7 +227,12 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 		return fmt.Errorf("start HTTP: %w", err)
 	}
 
-	ready := announcement{HTTP: serve.Address(ln), PID: os.Getpid()}
+	calls, err := w.listenLink(ctx)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+
+	ready := announcement{HTTP: serve.Address(ln), Link: linkAddress(calls), PID: os.Getpid()}
 
 	var ops *telemetry.Ops
 
@@ -247,11 +252,20 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 	g, gctx := errgroup.WithContext(ctx)
 	opsCtx, stopOps := context.WithCancel(context.WithoutCancel(ctx))
 
+	idle := make(chan struct{})
+
 	g.Go(func() error {
 		defer stopOps() // metrics stay readable while the doors drain
+		defer close(idle)
 
 		return server.Run(gctx, ln, now)
 	})
+
+	if calls != nil {
+		door := serve.NewLinkServer(f.app, w.opt.grace, w.log)
+		g.Go(func() error { return door.Run(gctx, calls, idle) })
+	}
+
 	g.Go(func() error { return w.load(gctx, models, f.app) })
 
 	if ops != nil {
@@ -271,6 +285,7 @@ func (w *worker) health() telemetry.Health {
 // announcement is the ready line.
 type announcement struct {
 	HTTP string `json:"http"`
+	Link string `json:"link,omitempty"`
 	GRPC string `json:"grpc,omitempty"`
 	Ops  string `json:"ops,omitempty"`
 	PID  int    `json:"pid"`

@@ -112,13 +112,20 @@ func (b *builder) workers() error {
 		return fmt.Errorf("find ONNX Runtime: %w", err)
 	}
 
+	sockets, err := b.socketDir()
+	if err != nil {
+		return err
+	}
+
 	rt := &b.settings.Runtime
 
 	b.launcher, err = launch.NewLocal(launch.Config{
-		Runtime:     binary,
-		RuntimeArgs: []string{"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String()},
-		LogDir:      filepath.Join(b.settings.DataDir, "logs"),
-		Env:         []string{ortlib.Env + "=" + library},
+		Runtime: binary,
+		RuntimeArgs: []string{
+			"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + sockets + "/",
+		},
+		LogDir: filepath.Join(b.settings.DataDir, "logs"),
+		Env:    []string{ortlib.Env + "=" + library},
 	}, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare workers: %w", err)
@@ -139,6 +146,36 @@ func (b *builder) workers() error {
 	}
 
 	return nil
+}
+
+// longestSocketDir leaves room for a file name in the 108 bytes that the kernel gives a socket's path.
+const longestSocketDir = 90
+
+// socketDir makes an empty directory for the workers' sockets, for this user alone.
+func (b *builder) socketDir() (string, error) {
+	dir, err := filepath.Abs(filepath.Join(b.settings.DataDir, "run"))
+	if err != nil {
+		return "", fmt.Errorf("directory for sockets: %w", err)
+	}
+
+	if len(dir) > longestSocketDir {
+		if dir, err = os.MkdirTemp("", "sluice-"); err != nil {
+			return "", fmt.Errorf("directory for sockets: %w", err)
+		}
+	}
+
+	b.closers = append(b.closers, func() { os.RemoveAll(dir) }) //nolint:errcheck // emptied by the next start at the latest
+
+	// The embedded etcd has locked the data directory: nobody else uses what is in it.
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("directory for sockets: %w", err)
+	}
+
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("directory for sockets: %w", err)
+	}
+
+	return dir, nil
 }
 
 // gateway builds the request path, without its doors.

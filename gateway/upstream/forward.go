@@ -25,6 +25,12 @@ func (cl *Client) Forward(c *gateway.Call, a *gateway.Attempt) gateway.Result {
 		panic("BUG: the lease is for an endpoint of another forwarder")
 	}
 
+	if h.link != nil && fitsLink(c, a) {
+		if res, ok := h.overLink(c, a); ok {
+			return res
+		}
+	}
+
 	x, err := h.get(c.Context, a.Deadline)
 	if err != nil {
 		return unreachable(c, err)

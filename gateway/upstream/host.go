@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/link"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -20,6 +21,7 @@ type host struct {
 	address string
 	name    string // for the Host header
 	tls     *tls.Config
+	link    *link.Client // nil if the instance has none
 
 	mu     sync.Mutex // guards the rest
 	idle   []*conn    // the one used last stands last
@@ -29,7 +31,7 @@ type host struct {
 var errAddress = errors.New("the instance has no usable address")
 
 func newHost(cl *Client, in spec.Instance) (*host, error) {
-	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address}
+	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address, link: linkTo(&in)}
 
 	switch in.Network {
 	case "", "tcp", "tcp4", "tcp6":
@@ -194,6 +196,10 @@ func (h *host) Close() error {
 
 	for _, x := range old {
 		x.close()
+	}
+
+	if h.link != nil {
+		h.link.Close()
 	}
 
 	h.client.forget(h)

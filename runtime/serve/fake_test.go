@@ -153,6 +153,7 @@ func digits() *fakeModel {
 }
 
 type world struct {
+	app    *serve.App
 	models *fakeModels
 	state  *serve.State
 	server *serve.Server
@@ -181,6 +182,8 @@ func start(t *testing.T, cfg serve.ServerConfig) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+
+	w.app = app
 
 	if cfg.DrainDelay == 0 {
 		cfg.DrainDelay = time.Nanosecond
