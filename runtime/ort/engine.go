@@ -9,7 +9,6 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,15 +18,13 @@ import (
 	"unsafe"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/ortlib"
 	"github.com/sluice-gateway/sluice/runtime/engine"
 )
 
-// LibraryEnv names the environment variable that overrides where the shared library is.
-const LibraryEnv = "ONNXRUNTIME_LIB"
-
 // Config of an Engine.
 type Config struct {
-	// Library is the path of libonnxruntime.so; empty means LibraryEnv.
+	// Library is the path of libonnxruntime.so; empty means where ortlib.Find finds it.
 	Library string
 }
 
@@ -45,11 +42,12 @@ var _ engine.Engine = (*Engine)(nil)
 func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	path := cfg.Library
 	if path == "" {
-		path = os.Getenv(LibraryEnv)
-	}
+		found, err := ortlib.Find()
+		if err != nil {
+			return nil, fmt.Errorf("open ONNX Runtime: %w", err)
+		}
 
-	if path == "" {
-		return nil, errors.New("open ONNX Runtime: no library given; run make setup or set " + LibraryEnv)
+		path = found
 	}
 
 	cpath := C.CString(path)
@@ -191,6 +189,8 @@ func (e *Engine) open(spec engine.LoadSpec, p provider, file, save string) (*Ses
 
 	var s *C.sl_session
 	if st := C.sl_session_new(e.lib, cfile, options, &s); st != nil {
+		C.sl_trim()
+
 		_, text := e.status(st)
 
 		return nil, fault.New(fault.ModelInvalid, "The model %q cannot be loaded on %s: %s",

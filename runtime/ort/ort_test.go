@@ -56,6 +56,14 @@ func write(t testing.TB, m *onnxgen.Model) string {
 	return path
 }
 
+func writeFile(t testing.TB, path, data string) {
+	t.Helper()
+
+	if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func load(t testing.TB, m *onnxgen.Model) engine.Session {
 	t.Helper()
 

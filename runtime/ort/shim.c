@@ -24,7 +24,17 @@ static OrtStatus *lib_init(sl_lib *lib) {
   return CALL(lib, GetAllocatorWithDefaultOptions, (OrtAllocator **))(&lib->heap);
 }
 
+// Large blocks (weights, arenas) get mappings of their own, so that freeing a model really gives
+// its memory back. Left alone, glibc raises the threshold as it sees large blocks freed.
+static void tune_malloc(void) {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
 char *sl_open(const char *path, sl_lib **out) {
+  tune_malloc();
   void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (handle == NULL) return strdup(dlerror());
 

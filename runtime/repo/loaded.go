@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -53,6 +54,8 @@ func (l *loaded) keep(ctx context.Context, log *slog.Logger) {
 	if err := l.sess.Close(); err != nil {
 		log.Error("session not closed", "model", l.meta.Name, "version", l.meta.Version, "error", err)
 	}
+
+	debug.FreeOSMemory() // unloading is rare, and is asked for to get memory back
 }
 
 // borrow takes a reference unless the version is already unused.

@@ -1,0 +1,172 @@
+package ort_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/runtime/batch"
+	"github.com/sluice-gateway/sluice/runtime/engine"
+	"github.com/sluice-gateway/sluice/runtime/ort/onnxgen"
+	"github.com/sluice-gateway/sluice/runtime/repo"
+)
+
+// BenchmarkRunOverhead is a run of a model that does nothing.
+func BenchmarkRunOverhead(b *testing.B) {
+	for _, n := range []int64{1, 1 << 18} {
+		b.Run(fmt.Sprintf("floats=%d", n), func(b *testing.B) {
+			s := load(b, onnxgen.Identity(onnxgen.Float, onnxgen.Shape(-1)))
+			in := []engine.Tensor{{Type: engine.FP32, Shape: []int64{n}, Data: make([]byte, 4*n)}}
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+
+			b.SetBytes(4 * n)
+			b.ReportAllocs()
+
+			for b.Loop() {
+				_, release, err := s.Run(ctx, in, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+
+				release()
+			}
+		})
+	}
+}
+
+// serve runs a repository with one model and gives a handle.
+func serve(b *testing.B, m *onnxgen.Model, config string) *repo.Handle {
+	b.Helper()
+
+	dir := filepath.Dir(write(b, m))
+	if config != "" {
+		writeFile(b, filepath.Join(dir, "config.json"), config)
+	}
+
+	r, err := repo.New(repo.Config{}, newEngine(b), repo.Hooks{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+
+	go func() { done <- r.Run(ctx) }()
+
+	b.Cleanup(func() {
+		cancel()
+		<-done
+	})
+
+	if err := r.Add(ctx, repo.Source{Name: "m", Version: "1", Dir: dir}); err != nil {
+		b.Fatal(err)
+	}
+
+	h, err := r.Acquire("m", "")
+	if err != nil {
+		b.Fatal(err)
+	}
+
+	b.Cleanup(h.Release)
+
+	return h
+}
+
+// infer keeps callers asking for one row each until b.N rows are answered, and reports the
+// rate and the 95th percentile of the time of an answer.
+func infer(b *testing.B, h *repo.Handle, width int64, callers int) {
+	b.Helper()
+
+	var (
+		left  atomic.Int64
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		times []time.Duration
+	)
+
+	left.Store(int64(b.N))
+	b.ResetTimer()
+
+	for range callers {
+		wg.Go(func() {
+			x := engine.Tensor{Name: "x", Type: engine.FP32, Shape: []int64{1, width}, Data: make([]byte, 4*width)}
+			own := make([]time.Duration, 0, b.N/callers+1)
+
+			for left.Add(-1) >= 0 {
+				start := time.Now()
+
+				res, err := h.Infer(context.Background(), &batch.Request{Rows: 1, Inputs: []engine.Tensor{x}})
+				if err != nil {
+					b.Error(err)
+
+					return
+				}
+
+				res.Release()
+
+				own = append(own, time.Since(start))
+			}
+
+			mu.Lock()
+			defer mu.Unlock()
+
+			times = append(times, own...)
+		})
+	}
+
+	wg.Wait()
+	b.StopTimer()
+	slices.Sort(times)
+
+	if len(times) > 0 {
+		b.ReportMetric(float64(len(times))/b.Elapsed().Seconds(), "rows/s")
+		b.ReportMetric(float64(times[len(times)*95/100].Microseconds()), "p95-µs")
+	}
+}
+
+// BenchmarkDynamicBatching compares batch 1 with dynamic batching on an MLP whose weights do
+// not fit into the cache: the same callers, the same threads.
+func BenchmarkDynamicBatching(b *testing.B) {
+	model := onnxgen.MLP(1, 1024, 4096, 4096, 1024) // 100 MB of weights
+
+	for _, tc := range []struct{ name, config string }{
+		{"batch=1", `{"serving":{"max_batch_size":32,"batching":{"disabled":true}}}`},
+		{"dynamic", `{"serving":{"max_batch_size":32}}`},
+	} {
+		b.Run(tc.name, func(b *testing.B) { infer(b, serve(b, model, tc.config), 1024, 32) })
+	}
+}
+
+// BenchmarkSaturation compares a bare loop over ONNX Runtime at its best batch with the
+// batcher under many callers, for a model of about 2 ms a row.
+func BenchmarkSaturation(b *testing.B) {
+	const width, size = 512, 16
+
+	model := onnxgen.Work(1, width, 40)
+
+	b.Run("bare", func(b *testing.B) {
+		s := load(b, model)
+		in := []engine.Tensor{{Type: engine.FP32, Shape: []int64{size, width}, Data: make([]byte, size*width*4)}}
+
+		for done := 0; done < b.N; done += size {
+			_, release, err := s.Run(b.Context(), in, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+
+			release()
+		}
+
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	})
+	b.Run("batched", func(b *testing.B) {
+		infer(b, serve(b, model, fmt.Sprintf(`{"serving":{"max_batch_size":%d}}`, size)), width, 4*size)
+	})
+}
