@@ -1,0 +1,517 @@
+package plan_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/gateway/gatewaytest"
+	"github.com/sluice-gateway/sluice/gateway/limit"
+	"github.com/sluice-gateway/sluice/gateway/plan"
+	"github.com/sluice-gateway/sluice/router/pool"
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// backends counts what is open.
+type backends struct {
+	mu   sync.Mutex
+	open map[string]int
+	made int
+}
+
+type backend struct {
+	of *backends
+	id string
+}
+
+func (b *backend) Close() error {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+
+	b.of.open[b.id]--
+
+	return nil
+}
+
+func (b *backends) Open(_ *spec.Version, in spec.Instance) (pool.Backend, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	b.open[in.ID]++
+	b.made++
+
+	return &backend{b, in.ID}, nil
+}
+
+func (b *backends) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	out := map[string]int{}
+
+	for id, n := range b.open {
+		if n != 0 {
+			out[id] = n
+		}
+	}
+
+	return fmt.Sprint(out)
+}
+
+func newCompiler(t testing.TB, cfg plan.Config) (*plan.Compiler, *backends) {
+	t.Helper()
+
+	limits, err := limit.New(limit.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	b := &backends{open: map[string]int{}}
+
+	c, err := plan.NewCompiler(cfg, plan.Parts{
+		Open: b.Open, Limits: limits, Log: slog.New(slog.DiscardHandler),
+		Guard: func(s *spec.Snapshot, _ plan.Guard) (plan.Guard, error) {
+			if len(s.Users) > 0 && s.Users[0].ID == "" {
+				return nil, errors.New("a user without id")
+			}
+
+			return &gatewaytest.Guard{}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return c, b
+}
+
+func compile(t testing.TB, c *plan.Compiler, s *spec.Snapshot) *plan.Plan {
+	t.Helper()
+
+	p, sweep, err := c.Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	sweep()
+
+	return p
+}
+
+func route(id string, revision int64, versions ...spec.Version) spec.Route {
+	return spec.Route{ServiceID: id, ProjectID: "p", Revision: revision, Running: true, Versions: versions}
+}
+
+func version(model string, weight int, ready ...string) spec.Version {
+	v := spec.Version{ModelID: model, ModelName: model, ModelVersion: "1", Weight: weight, Engine: spec.EngineONNX}
+	for _, id := range ready {
+		v.Instances = append(v.Instances, spec.Instance{ID: id, Address: id + ":1", State: spec.InstanceReady})
+	}
+
+	return v
+}
+
+func TestUnchangedRoutesAreTakenOver(t *testing.T) {
+	t.Parallel()
+
+	c, _ := newCompiler(t, plan.Config{})
+	one := compile(t, c, &spec.Snapshot{Revision: 1, Services: []spec.Route{route("a", 1, version("m", 100, "i1")), route("b", 1, version("m", 100, "i2"))}})
+	two := compile(t, c, &spec.Snapshot{Revision: 2, Services: []spec.Route{route("a", 1, version("m", 100, "i1")), route("b", 2, version("m", 100, "i2", "i3"))}})
+
+	if one.Services["a"] != two.Services["a"] {
+		t.Error("a route that did not change was compiled again")
+	}
+
+	if one.Services["b"] == two.Services["b"] || two.Revision != 2 {
+		t.Error("a route that changed was not compiled")
+	}
+
+	if one.Services["b"].Limits != two.Services["b"].Limits {
+		t.Error("the admission state of a service did not survive")
+	}
+
+	if one.Services["b"].Route.Versions()[0].Pool != two.Services["b"].Route.Versions()[0].Pool {
+		t.Error("the pool of a version did not survive")
+	}
+}
+
+func TestWhatNobodyUsesIsClosed(t *testing.T) {
+	t.Parallel()
+
+	c, b := newCompiler(t, plan.Config{})
+	steps := []struct {
+		name   string
+		routes []spec.Route
+		open   string
+		made   int
+	}{
+		{"two services", []spec.Route{route("a", 1, version("m", 60, "i1", "i2"), version("n", 40, "i3")), route("b", 1, version("m", 100, "i4"))}, "map[i1:1 i2:1 i3:1 i4:1]", 4},
+		{"the same again", []spec.Route{route("a", 2, version("m", 60, "i1", "i2"), version("n", 40, "i3")), route("b", 1, version("m", 100, "i4"))}, "map[i1:1 i2:1 i3:1 i4:1]", 4},
+		{"an instance leaves", []spec.Route{route("a", 3, version("m", 60, "i2"), version("n", 40, "i3")), route("b", 1, version("m", 100, "i4"))}, "map[i2:1 i3:1 i4:1]", 4},
+		{"a version leaves", []spec.Route{route("a", 4, version("m", 100, "i2")), route("b", 1, version("m", 100, "i4"))}, "map[i2:1 i4:1]", 4},
+		{"a service leaves", []spec.Route{route("b", 1, version("m", 100, "i4"))}, "map[i4:1]", 4},
+		{"and comes back", []spec.Route{route("a", 5, version("m", 100, "i5")), route("b", 1, version("m", 100, "i4"))}, "map[i4:1 i5:1]", 5},
+	}
+
+	for i, s := range steps {
+		compile(t, c, &spec.Snapshot{Revision: int64(i + 1), Services: s.routes})
+
+		if b.String() != s.open || b.made != s.made {
+			t.Fatalf("%s: open %s after %d, want %s after %d", s.name, b, b.made, s.open, s.made)
+		}
+	}
+
+	c.Close()
+	c.Close()
+
+	if b.String() != "map[]" {
+		t.Errorf("still open: %s", b)
+	}
+}
+
+func TestOnlyReadyInstancesAreUsed(t *testing.T) {
+	t.Parallel()
+
+	c, b := newCompiler(t, plan.Config{})
+	v := version("m", 100, "ready")
+
+	for _, state := range []spec.InstanceState{
+		spec.InstanceQueued, spec.InstanceLoading, spec.InstanceWarming, spec.InstanceDraining, spec.InstanceStopped, spec.InstanceFailed,
+	} {
+		v.Instances = append(v.Instances, spec.Instance{ID: string(state), Address: "x:1", State: state})
+	}
+
+	compile(t, c, &spec.Snapshot{Revision: 1, Services: []spec.Route{route("a", 1, v)}})
+
+	if b.String() != "map[ready:1]" {
+		t.Errorf("open: %s", b)
+	}
+}
+
+func TestASnapshotThatDoesNotCompileChangesNothing(t *testing.T) {
+	t.Parallel()
+
+	c, b := newCompiler(t, plan.Config{})
+	good := compile(t, c, &spec.Snapshot{Revision: 1, Services: []spec.Route{route("a", 1, version("m", 100, "i1"))}})
+
+	bad := route("b", 2, version("m", 100, "i9"))
+	bad.Policy.Traffic.Rules = []spec.Rule{{ModelID: "nobody", Match: spec.Match{App: "x"}}}
+	negative := route("c", 2)
+	negative.Policy.Limits.Concurrency = -1
+
+	_, _, err := c.Compile(&spec.Snapshot{Revision: 2, Services: []spec.Route{
+		route("a", 2, version("m", 100, "i2")), bad, negative, route("a", 2), route("", 2), route("d", 2, version("m", 1), version("m", 1)),
+	}})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+
+	for _, part := range []string{"nobody", "negative", `"a" is empty or taken`, `services[4]`, "stands twice"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is missing in %v", part, err)
+		}
+	}
+
+	if _, _, err := c.Compile(&spec.Snapshot{Revision: 2, Users: []spec.User{{}}}); err == nil {
+		t.Error("credentials that do not compile were accepted")
+	}
+
+	if b.String() != "map[i1:1]" {
+		t.Errorf("open: %s", b)
+	}
+
+	after := compile(t, c, &spec.Snapshot{Revision: 3, Services: []spec.Route{route("a", 1, version("m", 100, "i1"))}})
+	if after.Services["a"] != good.Services["a"] {
+		t.Error("the refused snapshot left something behind")
+	}
+}
+
+func TestPolicyBecomesLimits(t *testing.T) {
+	t.Parallel()
+
+	c, _ := newCompiler(t, plan.Config{Timeout: 7 * time.Second, BodyBytes: 1000, Attempts: 2})
+	own := route("own", 1, version("m", 100))
+	own.Policy = spec.Policy{
+		AuthTypes: []spec.AuthType{spec.AuthNone, spec.AuthApp},
+		Limits:    spec.Limits{BodyBytes: 5, TimeoutSeconds: 1.5},
+		Retry:     spec.RetryPolicy{Attempts: 99, PerTryTimeoutSeconds: 0.25},
+	}
+	endless := route("endless", 1, version("m", 100))
+	endless.Policy.Limits = spec.Limits{BodyBytes: 1 << 60, TimeoutSeconds: 1e18}
+
+	p := compile(t, c, &spec.Snapshot{Revision: 1, Services: []spec.Route{route("plain", 1, version("m", 100)), own, endless}})
+
+	if s := p.Services["plain"]; s.Timeout != 7*time.Second || s.BodyLimit != 1000 || s.Attempts != 2 || s.PerTry != 0 || s.Allowed != auth.AllowDefault {
+		t.Errorf("plain: %+v", s)
+	}
+
+	if s := p.Services["own"]; s.Timeout != 1500*time.Millisecond || s.BodyLimit != 5 || s.Attempts != plan.MaxAttempts ||
+		s.PerTry != 250*time.Millisecond || s.Allowed != auth.AllowNone|auth.AllowApp {
+		t.Errorf("own: %+v", s)
+	}
+
+	if s := p.Services["endless"]; s.Timeout != plan.MaxTimeout || s.BodyLimit != plan.MaxBodyBytes {
+		t.Errorf("endless: %+v", s)
+	}
+}
+
+func TestConfigReportsMistakes(t *testing.T) {
+	t.Parallel()
+
+	for name, cfg := range map[string]plan.Config{
+		"body": {BodyBytes: -1}, "timeout": {Timeout: -1}, "attempts": {Attempts: 99}, "pool": {Pool: pool.Config{MaxInFlight: -1}},
+	} {
+		if _, err := plan.NewCompiler(cfg, plan.Parts{}); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// source gives what the test puts in.
+type source struct{ ch chan any }
+
+func (s *source) Next(ctx context.Context, _ int64) (*spec.Snapshot, error) {
+	select {
+	case v := <-s.ch:
+		if err, bad := v.(error); bad {
+			return nil, err
+		}
+
+		snapshot, ok := v.(*spec.Snapshot)
+		if !ok {
+			return nil, nil
+		}
+
+		return snapshot, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+type follow struct {
+	*plan.Follower
+
+	source                 *source
+	swapped, refused, away atomic.Int64
+	backends               *backends
+	stop                   func() error
+}
+
+func start(t *testing.T, file string) *follow {
+	t.Helper()
+
+	c, b := newCompiler(t, plan.Config{})
+	f := &follow{source: &source{make(chan any)}, backends: b}
+	f.Follower = plan.NewFollower(plan.FollowConfig{File: file, Hooks: plan.Hooks{
+		Swapped: func(int64, int, time.Duration) { f.swapped.Add(1) },
+		Refused: func(int64, error) { f.refused.Add(1) },
+		Away:    func(error) { f.away.Add(1) },
+	}}, c, f.source, slog.New(slog.DiscardHandler))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+
+	go func() { ended <- f.Run(ctx) }()
+
+	f.stop = func() error {
+		cancel()
+
+		return <-ended
+	}
+
+	return f
+}
+
+func (f *follow) revision() int64 {
+	synctest.Wait()
+
+	if p := f.Load(); p != nil {
+		return p.Revision
+	}
+
+	return 0
+}
+
+func TestFollowerSwapsAndKeepsTheLastGood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, "")
+		if f.revision() != 0 {
+			t.Fatal("a plan out of nothing")
+		}
+
+		changed := f.Changed()
+		f.source.ch <- &spec.Snapshot{Revision: 5, Services: []spec.Route{route("a", 5, version("m", 100, "i1"))}}
+
+		if f.revision() != 5 {
+			t.Fatalf("revision %d", f.revision())
+		}
+
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody was told about the change")
+		}
+
+		bad := route("a", 6)
+		bad.Balancer = "DICE"
+		f.source.ch <- &spec.Snapshot{Revision: 6, Services: []spec.Route{bad}}
+
+		if f.revision() != 5 || f.refused.Load() != 1 {
+			t.Errorf("revision %d, %d refused", f.revision(), f.refused.Load())
+		}
+
+		for range 3 {
+			f.source.ch <- errors.New("away")
+		}
+
+		f.source.ch <- nil // a source that gives nothing at all is away, too
+		f.source.ch <- &spec.Snapshot{Revision: 7}
+
+		if f.revision() != 7 || f.away.Load() != 4 || f.swapped.Load() != 2 {
+			t.Errorf("revision %d, %d away, %d swapped", f.revision(), f.away.Load(), f.swapped.Load())
+		}
+
+		if err := f.stop(); err != nil || f.backends.String() != "map[]" {
+			t.Errorf("stopped with %v, open %s", err, f.backends)
+		}
+	})
+}
+
+func TestLastGoodFile(t *testing.T) {
+	t.Parallel()
+
+	file := filepath.Join(t.TempDir(), "gateway", "last-good.json")
+
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, file)
+		f.source.ch <- &spec.Snapshot{Revision: 5, Services: []spec.Route{route("a", 5, version("m", 100, "i1"))}}
+		f.revision()
+		f.source.ch <- &spec.Snapshot{Revision: 6, Services: []spec.Route{route("a", 6, version("m", 100, "i1", "i2"))}}
+		f.revision()
+
+		bad := route("a", 7)
+		bad.Balancer = "DICE"
+		f.source.ch <- &spec.Snapshot{Revision: 7, Services: []spec.Route{bad}}
+		f.revision()
+
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), ".last-good-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, file)
+		if f.revision() != 0 {
+			t.Fatal("the file was used before the source had its chance")
+		}
+
+		time.Sleep(2 * time.Second)
+
+		if f.revision() != 6 || len(f.Load().Services["a"].Route.Versions()[0].Pool.Endpoints()) != 2 {
+			t.Fatalf("revision %d", f.revision())
+		}
+		// The source comes back with revisions of its own, that mean something else.
+		f.source.ch <- &spec.Snapshot{Revision: 6, Services: []spec.Route{route("a", 6, version("m", 100, "i9"))}}
+
+		if f.revision() != 6 || f.Load().Services["a"].Route.Versions()[0].Pool.Endpoints()[0].ID != "i9" {
+			t.Error("the route of the file is still in force")
+		}
+
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, file)
+		f.source.ch <- errors.New("away")
+
+		if f.revision() != 6 {
+			t.Error("an unreachable source at the start does not lead to the file")
+		}
+
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestABrokenFileIsNoPlan(t *testing.T) {
+	t.Parallel()
+
+	file := filepath.Join(t.TempDir(), "last-good.json")
+	if err := os.WriteFile(file, []byte("{broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, file)
+		time.Sleep(3 * time.Second)
+
+		if f.revision() != 0 {
+			t.Error("a plan out of a broken file")
+		}
+
+		f.source.ch <- &spec.Snapshot{Revision: 1}
+
+		if f.revision() != 1 {
+			t.Error("the broken file stands in the way")
+		}
+
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	raw, err := os.ReadFile(file)
+	if err != nil || !json.Valid(raw) {
+		t.Errorf("the file was not replaced: %s, %v", raw, err)
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	const n = 10_000
+
+	snapshot := &spec.Snapshot{Revision: 1}
+
+	for i := range n {
+		id := fmt.Sprint("s", i)
+		snapshot.Services = append(snapshot.Services, route(id, 1,
+			version("a", 80, id+"1", id+"2", id+"3", id+"4"), version("b", 15, id+"5", id+"6", id+"7", id+"8"), version("c", 5, id+"9")))
+	}
+
+	c, _ := newCompiler(b, plan.Config{})
+	compile(b, c, snapshot)
+	b.Run("one of 10000 changed", func(b *testing.B) {
+		for b.Loop() {
+			snapshot.Revision++
+			snapshot.Services[7].Revision = snapshot.Revision
+			compile(b, c, snapshot)
+		}
+	})
+}
