@@ -81,8 +81,48 @@ type Config struct {
 	// MaxKeys bounds each table of principals, apps and sources; default 100,000. When one is
 	// full, keys that were not used for long are forgotten.
 	MaxKeys int
-	// Headers adds X-RateLimit-* to answers of limited services; default on.
+	// NoHeaders leaves X-RateLimit-* out of answers.
 	NoHeaders bool
+	Hooks     Hooks
+}
+
+// Bound names what refused a request.
+type Bound uint8
+
+// Bounds.
+const (
+	BoundSource Bound = iota
+	BoundPrincipal
+	BoundApp
+	BoundService
+	BoundProject
+	BoundGlobal
+	BoundSlots
+	NumBounds
+)
+
+//nolint:gochecknoglobals // constant table
+var boundNames = [NumBounds]string{"source", "principal", "app", "service", "project", "global", "slots"}
+
+// String is the bound's metric label.
+func (b Bound) String() string {
+	if b < NumBounds {
+		return boundNames[b]
+	}
+
+	return "unknown"
+}
+
+// Hooks report what the limiter does; nil fields are skipped.
+type Hooks struct {
+	// Limited: a request was refused.
+	Limited func(b Bound)
+}
+
+func (h *Hooks) limited(b Bound) {
+	if h.Limited != nil {
+		h.Limited(b)
+	}
 }
 
 // Defaults returns c with every zero field filled.

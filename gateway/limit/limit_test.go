@@ -409,3 +409,33 @@ func BenchmarkAdmit(b *testing.B) {
 		})
 	}
 }
+
+func TestHooksTellWhichBoundRefused(t *testing.T) {
+	t.Parallel()
+
+	one := limit.Rate{PerSecond: 0.001, Burst: 1}
+	for want, cfg := range map[string]limit.Config{
+		"principal": {Principal: one}, "app": {App: one}, "service": {Service: one}, "project": {Project: one}, "global": {Global: one},
+		"slots": {Concurrency: 1, SlotWait: -1}, "source": {Source: one},
+	} {
+		got := ""
+		cfg.Hooks.Limited = func(b limit.Bound) { got += b.String() }
+		l := newLocal(t, cfg)
+		s := l.Service("s", "p", spec.Limits{})
+		from := netip.MustParseAddr("192.0.2.1")
+
+		for range 2 {
+			if l.Arrive(from, time.Now()) == nil {
+				l.Refused(from, time.Now())
+			}
+
+			var ticket limit.Ticket
+
+			_ = l.Admit(t.Context(), s, limit.Who{Principal: "p", App: "a"}, &ticket)
+		}
+
+		if got != want {
+			t.Errorf("%s: told %q", want, got)
+		}
+	}
+}

@@ -104,6 +104,8 @@ func (l *Local) Arrive(from netip.Addr, now time.Time) error {
 		return nil
 	}
 
+	l.cfg.Hooks.limited(BoundSource)
+
 	return tooMany(lim, now, "Too many requests from this network failed to authenticate.")
 }
 
@@ -139,36 +141,11 @@ func sourceKey(a netip.Addr) key {
 // Admit implements Limiter.
 func (l *Local) Admit(ctx context.Context, s *Service, who Who, t *Ticket) error {
 	*t = Ticket{}
-	now := time.Now()
 
-	if l.principals.limited() && who.Principal != "" {
-		if err := t.take(l.principals.get(key{text: who.Principal}, now), now); err != nil {
-			return err
-		}
-	}
+	if b, err := l.rates(s, who, t); err != nil {
+		l.cfg.Hooks.limited(b)
 
-	if l.apps.limited() && who.App != "" {
-		if err := t.take(l.apps.get(key{text: who.App}, now), now); err != nil {
-			return err
-		}
-	}
-
-	if b := s.local.bucket.Load(); b != nil {
-		if err := t.take(b.limiter, now); err != nil {
-			return err
-		}
-	}
-
-	if l.projects.limited() && s.Project != "" {
-		if err := t.take(l.projects.get(key{text: s.Project}, now), now); err != nil {
-			return err
-		}
-	}
-
-	if l.global != nil {
-		if err := t.take(l.global, now); err != nil {
-			return err
-		}
+		return err
 	}
 
 	if l.cfg.NoHeaders {
@@ -177,6 +154,8 @@ func (l *Local) Admit(ctx context.Context, s *Service, who Who, t *Ticket) error
 
 	if slots := s.local.slots.Load(); slots != nil {
 		if err := slots.acquire(ctx, l.cfg.SlotWait); err != nil {
+			l.cfg.Hooks.limited(BoundSlots)
+
 			return err
 		}
 
@@ -184,6 +163,43 @@ func (l *Local) Admit(ctx context.Context, s *Service, who Who, t *Ticket) error
 	}
 
 	return nil
+}
+
+// rates asks the buckets, the narrowest first. On an error it tells which one is empty.
+func (l *Local) rates(s *Service, who Who, t *Ticket) (Bound, error) {
+	now := time.Now()
+
+	if l.principals.limited() && who.Principal != "" {
+		if err := t.take(l.principals.get(key{text: who.Principal}, now), now); err != nil {
+			return BoundPrincipal, err
+		}
+	}
+
+	if l.apps.limited() && who.App != "" {
+		if err := t.take(l.apps.get(key{text: who.App}, now), now); err != nil {
+			return BoundApp, err
+		}
+	}
+
+	if b := s.local.bucket.Load(); b != nil {
+		if err := t.take(b.limiter, now); err != nil {
+			return BoundService, err
+		}
+	}
+
+	if l.projects.limited() && s.Project != "" {
+		if err := t.take(l.projects.get(key{text: s.Project}, now), now); err != nil {
+			return BoundProject, err
+		}
+	}
+
+	if l.global != nil {
+		if err := t.take(l.global, now); err != nil {
+			return BoundGlobal, err
+		}
+	}
+
+	return 0, nil
 }
 
 // take takes a token and remembers the bucket that is closest to empty.

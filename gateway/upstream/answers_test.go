@@ -701,3 +701,51 @@ func TestUnusableAddressesAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestExternalEngineIsTalkedToAsItWants(t *testing.T) {
+	t.Parallel()
+
+	var got *http.Request
+
+	addr := serve(t, func(_ http.ResponseWriter, r *http.Request) { got = r })
+	b := newBench(t, upstream.Config{})
+	b.route.Versions[0].Engine = spec.EngineExternal
+	b.use(addr)
+
+	in := &b.route.Versions[0].Instances[0]
+	in.Endpoint = &spec.Endpoint{
+		URL: "http://triton.example:8000/base/", Headers: map[string]string{"Authorization": "Bearer k", "X-Tenant": "t"},
+	}
+	b.apply()
+
+	if out := b.do("POST", "/v1/infers/svc/v2/x?q=1", "", [2]string{"X-Tenant", "forged"}, [2]string{"authorization", "Bearer mine"}); out.Status != 200 {
+		t.Fatalf("got %d %s", out.Status, out.Body)
+	}
+
+	if got.RequestURI != "/base/v2/x?q=1" || got.Host != "triton.example:8000" ||
+		fmt.Sprint(got.Header["X-Tenant"], got.Header["Authorization"]) != "[t] [Bearer k]" {
+		t.Errorf("got %s at %s with %v", got.RequestURI, got.Host, got.Header)
+	}
+
+	in.Endpoint = &spec.Endpoint{URL: "http://triton.example:8000/base", PathPrefix: "/other", Headers: map[string]string{"Host": "h.example"}}
+	b.apply()
+	b.do("POST", "/v1/infers/svc", "")
+
+	if got.RequestURI != "/other/" || got.Host != "h.example" {
+		t.Errorf("got %s at %s", got.RequestURI, got.Host)
+	}
+
+	cl, err := upstream.New(upstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, e := range []spec.Endpoint{
+		{URL: "http://h", PathPrefix: "x"}, {URL: "http://h", PathPrefix: "/a b"}, {URL: "http://h", Headers: map[string]string{"A b": "c"}},
+		{URL: "http://h", Headers: map[string]string{"A": "c\r\nd: e"}}, {URL: "http://\x00"},
+	} {
+		if _, err := cl.Open(&spec.Version{}, spec.Instance{Address: addr, Endpoint: &e}); err == nil {
+			t.Errorf("%+v accepted", e)
+		}
+	}
+}

@@ -5,8 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +26,7 @@ type host struct {
 	name    string // for the Host header
 	tls     *tls.Config
 	link    *link.Client // nil if the instance has none
+	fixed   fixed
 
 	mu     sync.Mutex // guards the rest
 	idle   []*conn    // the one used last stands last
@@ -56,21 +61,81 @@ func newHost(cl *Client, in spec.Instance) (*host, error) {
 	switch in.Scheme {
 	case "", "http", "ws":
 	case "https", "wss":
-		h.tls = cl.tlsFor(h)
+		h.tls = cl.tlsFor(h, in.Endpoint)
 	default:
 		return nil, fmt.Errorf("%w: scheme %q", errAddress, in.Scheme)
+	}
+
+	if in.Endpoint != nil {
+		if err := h.external(in.Endpoint); err != nil {
+			return nil, err
+		}
 	}
 
 	return h, nil
 }
 
+// fixed is what every request to an external engine carries.
+type fixed struct {
+	prefix []byte            // before the path, without a slash at its end
+	lines  []byte            // header lines
+	names  map[string]string // of those lines, in lower case
+}
+
+// external takes over how an external engine wants to be talked to.
+func (h *host) external(e *spec.Endpoint) error {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errAddress, err)
+	}
+
+	if u.Host != "" && h.network != "unix" {
+		h.name = u.Host
+	}
+
+	prefix := e.PathPrefix
+	if prefix == "" {
+		prefix = u.EscapedPath()
+	}
+
+	prefix = strings.TrimRight(prefix, "/")
+	if prefix != "" && (prefix[0] != '/' || !safeValue([]byte(prefix)) || strings.ContainsAny(prefix, " ?#")) {
+		return fmt.Errorf("%w: path prefix %q", errAddress, prefix)
+	}
+
+	h.fixed = fixed{prefix: []byte(prefix), names: make(map[string]string, len(e.Headers))}
+
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		value := e.Headers[name]
+		if !safeName([]byte(name)) || !safeValue([]byte(value)) {
+			return fmt.Errorf("%w: header %q", errAddress, name)
+		}
+
+		lower := strings.ToLower(name)
+		if lower == "host" {
+			h.name = value
+
+			continue
+		}
+
+		h.fixed.names[lower] = name
+		h.fixed.lines = fmt.Appendf(h.fixed.lines, "%s: %s\r\n", name, value)
+	}
+
+	return nil
+}
+
 // tlsFor is the TLS configuration towards an instance.
-func (cl *Client) tlsFor(h *host) *tls.Config {
+func (cl *Client) tlsFor(h *host, e *spec.Endpoint) *tls.Config {
 	var t *tls.Config
 	if cl.cfg.TLS != nil {
 		t = cl.cfg.TLS.Clone()
 	} else {
 		t = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.local()} //nolint:gosec // loopback only
+	}
+
+	if e != nil {
+		t.InsecureSkipVerify = e.InsecureSkipVerify
 	}
 
 	if t.ServerName == "" {

@@ -22,6 +22,7 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	b := x.wbuf[:0]
 	b = append(b, c.Method...)
 	b = append(b, ' ')
+	b = append(b, x.host.fixed.prefix...)
 	b = append(b, a.Path...)
 
 	if len(c.Query) > 0 {
@@ -32,7 +33,7 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, x.host.name...)
 	b = append(b, "\r\n"...)
-	x.wbuf = b
+	x.wbuf = append(b, x.host.fixed.lines...)
 
 	x.req = request{named: c.Header.Get("connection")}
 	c.Header.Each(x.addHeader)
@@ -121,6 +122,12 @@ func (x *conn) forwardHeader(name, value []byte) bool {
 
 	if len(x.req.named) > 0 && namesHeader(x.req.named, name) || !safeValue(value) || !safeName(name) {
 		return true
+	}
+
+	if len(x.host.fixed.names) > 0 {
+		if _, ours := x.host.fixed.names[string(lower)]; ours {
+			return true
+		}
 	}
 
 	b := append(x.wbuf, name...)

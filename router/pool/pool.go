@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,7 +109,7 @@ func (p *Pool) Update(picker Picker, instances []spec.Instance, open Opener) err
 
 func sameAddress(a, b *spec.Instance) bool {
 	return a.Network == b.Network && a.Address == b.Address && a.Scheme == b.Scheme &&
-		a.LinkAddress == b.LinkAddress && a.StartedAt == b.StartedAt
+		a.LinkAddress == b.LinkAddress && a.StartedAt == b.StartedAt && reflect.DeepEqual(a.Endpoint, b.Endpoint)
 }
 
 func (p *Pool) open(in *spec.Instance, open Opener, slow bool) (*Endpoint, error) {
@@ -120,6 +121,9 @@ func (p *Pool) open(in *spec.Instance, open Opener, slow bool) (*Endpoint, error
 	e := &Endpoint{
 		ID: in.ID, idBytes: []byte(in.ID), Instance: *in, Backend: backend, weight: 1, seed: HashString(in.ID),
 		near: p.cfg.Node != "" && in.Node == p.cfg.Node,
+	}
+	if in.Endpoint != nil && in.Endpoint.Weight > 0 {
+		e.weight = float64(in.Endpoint.Weight)
 	}
 	// The first instances of a pool have nobody to leave the work to meanwhile.
 	if slow && p.cfg.SlowStart > 0 {
