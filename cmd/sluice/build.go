@@ -30,6 +30,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 	"github.com/sluice-gateway/sluice/internal/tlsconf"
 	"github.com/sluice-gateway/sluice/internal/version"
+	"github.com/sluice-gateway/sluice/router/pool"
 )
 
 // stopMargin is what stopping may take beside draining the doors and the workers.
@@ -190,12 +191,14 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare limits: %w", err)
 	}
 
-	verifier, err := auth.NewVerifier(auth.Config{}, auth.Hooks{})
+	verifier, err := auth.NewVerifier(auth.Config{}, gatewaytel.Auth(b.registry))
 	if err != nil {
 		return fmt.Errorf("prepare authentication: %w", err)
 	}
 
-	compiler, err := plan.NewCompiler(plan.Config{BodyBytes: int64(b.settings.Edge.Limits.Body)}, plan.Parts{
+	compiler, err := plan.NewCompiler(plan.Config{
+		BodyBytes: int64(b.settings.Edge.Limits.Body), Pool: pool.Config{Hooks: gatewaytel.Pool(b.registry)},
+	}, plan.Parts{
 		Open: client.Open, Guard: plan.Guards(verifier, b.ring, b.log), Limits: limits, Log: b.log,
 	})
 	if err != nil {
@@ -203,10 +206,12 @@ func (b *builder) gateway() error {
 	}
 
 	b.follower = plan.NewFollower(plan.FollowConfig{
-		File: filepath.Join(b.settings.DataDir, "gateway", "last-good.json"),
+		File: filepath.Join(b.settings.DataDir, "gateway", "last-good.json"), Hooks: gatewaytel.Plan(b.registry),
 	}, compiler, b.publisher, b.log)
 
-	b.handler, err = gateway.New(gateway.Config{}, gateway.Parts{Plans: b.follower, Limits: limits, Forward: client, Log: b.log})
+	b.handler, err = gateway.New(gateway.Config{}, gateway.Parts{
+		Plans: b.follower, Limits: limits, Forward: client, Hooks: gatewaytel.Corridor(b.registry), Log: b.log,
+	})
 	if err != nil {
 		return fmt.Errorf("prepare the gateway: %w", err)
 	}

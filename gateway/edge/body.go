@@ -32,7 +32,7 @@ func (b *body) prepare(x *exchange) {
 	b.x = x
 	b.length = x.head.Length
 	b.left = max(0, b.length)
-	b.limit = int64(x.conn.door.edge.cfg.Limits.Body)
+	b.limit = int64(x.conn.door.edge.cfg.Limits.BodyMost)
 }
 
 func (b *body) reset() {
@@ -146,9 +146,11 @@ func (b *body) Stream(limit int64) io.Reader {
 
 // bound lowers the limit and refuses at once what is announced to be over it.
 func (b *body) bound(limit int64) bool {
-	if limit > 0 {
-		b.limit = min(b.limit, limit)
+	if limit <= 0 {
+		limit = int64(b.x.conn.door.edge.cfg.Limits.Body)
 	}
+
+	b.limit = min(b.limit, limit)
 
 	if b.length > b.limit {
 		b.err = tooLarge(b.limit)

@@ -100,14 +100,18 @@ func TestBodyLimitIsEnforcedBeforeAndWhileReading(t *testing.T) {
 	t.Parallel()
 
 	cfg := testConfig()
-	cfg.Limits.Body = 100_000
+	cfg.Limits.Body, cfg.Limits.BodyMost = 40_000, 100_000
 
 	var read atomic.Int64
 
 	r := start(t, cfg, handlerFunc(func(c *gateway.Call) {
 		limit := int64(50_000)
-		if string(c.Path) == "/high" {
+
+		switch string(c.Path) {
+		case "/high":
 			limit = 1 << 40
+		case "/none":
+			limit = 0
 		}
 
 		n, err := io.Copy(io.Discard, c.Body.Stream(limit))
@@ -130,6 +134,8 @@ func TestBodyLimitIsEnforcedBeforeAndWhileReading(t *testing.T) {
 		{"announced at the limit", "POST / HTTP/1.1\r\n" + hostLine + "Content-Length: 50000\r\n\r\n" + strings.Repeat("x", 50_000), 200, 50_000},
 		{"announced over the limit, nothing sent", "POST / HTTP/1.1\r\n" + hostLine + "Content-Length: 50001\r\n\r\n", 413, 0},
 		{"announced far over", "POST / HTTP/1.1\r\n" + hostLine + "Content-Length: 999999999999999999\r\n\r\n", 413, 0},
+		{"over the default", "POST /none HTTP/1.1\r\n" + hostLine + "Content-Length: 40001\r\n\r\n", 413, 0},
+		{"above the default", "POST /high HTTP/1.1\r\n" + hostLine + "Content-Length: 50001\r\n\r\n" + strings.Repeat("x", 50_001), 200, 50_001},
 		{"over the edge's own limit", "POST /high HTTP/1.1\r\n" + hostLine + "Content-Length: 100001\r\n\r\n", 413, 0},
 		{"chunks at the limit", "POST / HTTP/1.1\r\n" + hostLine + "Transfer-Encoding: chunked\r\n\r\n" + chunked(strings.Repeat("x", 50_000), 999), 200, 50_000},
 		{"chunks over the limit", "POST / HTTP/1.1\r\n" + hostLine + "Transfer-Encoding: chunked\r\n\r\n" + chunked(strings.Repeat("x", 90_000), 999), 413, 51_000},

@@ -43,8 +43,9 @@ type Limits struct {
 	HeaderField config.ByteSize `yaml:"header_field"`
 	Headers     config.ByteSize `yaml:"headers"`
 	HeaderCount int             `yaml:"header_count"`
-	// Body is the upper bound for every service; a service may have a lower one.
-	Body config.ByteSize `yaml:"body"`
+	// Body is the limit of services that set none; BodyMost is the highest that one may set.
+	Body     config.ByteSize `yaml:"body"`
+	BodyMost config.ByteSize `yaml:"body_most"`
 	// Connections counts both doors; PerSource an IPv4 address or an IPv6 /64. 0: no limit.
 	Connections           int `yaml:"connections"`
 	ConnectionsPerSource  int `yaml:"connections_per_source"`
@@ -99,7 +100,7 @@ func Defaults() Config {
 		Prefixes:   []string{"/v1/infers/"},
 		Limits: Limits{
 			RequestLine: 32 << 10, HeaderField: 32 << 10, Headers: 128 << 10, HeaderCount: 100,
-			Body: 12 << 20, Connections: 65536, ConnectionsPerSource: 16384, RequestsPerConnection: 100_000,
+			Body: 12 << 20, BodyMost: 1 << 30, Connections: 65536, ConnectionsPerSource: 16384, RequestsPerConnection: 100_000,
 		},
 		Timeouts: Timeouts{
 			Header: config.Duration(10 * time.Second),
@@ -156,6 +157,7 @@ func (l *Limits) validate(add func(ok bool, path, format string, args ...any)) {
 		"limits.headers", "must hold the request line and a header field, and be at most 4 MiB")
 	add(l.HeaderCount >= 8 && l.HeaderCount <= wire.MaxFields, "limits.header_count", "must be between 8 and %d", wire.MaxFields)
 	add(l.Body >= 1, "limits.body", "must be positive")
+	add(l.BodyMost >= l.Body, "limits.body_most", "must not be below limits.body")
 	add(l.Connections >= 0, "limits.connections", "must not be negative")
 	add(l.ConnectionsPerSource >= 0, "limits.connections_per_source", "must not be negative")
 	add(l.RequestsPerConnection >= 0, "limits.requests_per_connection", "must not be negative")
