@@ -25,8 +25,11 @@ func (cl *Client) Forward(c *gateway.Call, a *gateway.Attempt) gateway.Result {
 		panic("BUG: the lease is for an endpoint of another forwarder")
 	}
 
-	if h.link != nil && fitsLink(c, a) {
-		if res, ok := h.overLink(c, a); ok {
+	if h.link != nil && fitsLink(c, a) && h.holdLink() {
+		res, ok := h.overLink(c, a)
+		h.leaveLink()
+
+		if ok {
 			return res
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/link"
@@ -26,6 +27,7 @@ type host struct {
 	name    string // for the Host header
 	tls     *tls.Config
 	link    *link.Client // nil if the instance has none
+	linked  atomic.Int64 // who needs the link: the host until it is closed, and each call on it
 	fixed   fixed
 
 	mu     sync.Mutex // guards the rest
@@ -37,6 +39,7 @@ var errAddress = errors.New("the instance has no usable address")
 
 func newHost(cl *Client, in spec.Instance) (*host, error) {
 	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address, link: linkTo(&in)}
+	h.linked.Store(1)
 
 	switch in.Network {
 	case "", "tcp", "tcp4", "tcp6":
@@ -255,21 +258,51 @@ func (h *host) expire(t time.Time) {
 // Close implements pool.Backend.
 func (h *host) Close() error {
 	h.mu.Lock()
-	old := h.idle
+	old, again := h.idle, h.closed
 	h.idle, h.closed = nil, true
 	h.mu.Unlock()
+
+	if again {
+		return nil
+	}
 
 	for _, x := range old {
 		x.close()
 	}
 
 	if h.link != nil {
-		h.link.Close()
+		h.leaveLink()
 	}
 
 	h.client.forget(h)
 
 	return nil
+}
+
+// holdLink keeps the link open for one call; false if there is none any more.
+func (h *host) holdLink() bool {
+	if h.link == nil {
+		return false
+	}
+
+	for {
+		n := h.linked.Load()
+		if n == 0 {
+			return false
+		}
+
+		if h.linked.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// leaveLink is the end of a call on the link, or of the host; the last one closes it, so
+// that an instance that leaves the plan still ends what it was given.
+func (h *host) leaveLink() {
+	if h.linked.Add(-1) == 0 {
+		h.link.Close()
+	}
 }
 
 // flush closes what is idle: it is probably as dead as the connection that just broke.

@@ -195,3 +195,30 @@ func TestLinkDeadlineAndVanishedClient(t *testing.T) {
 
 	<-cancelled
 }
+
+// An instance that leaves the plan, because it drains, ends what it was given.
+func TestCallsOnTheLinkOutliveTheInstance(t *testing.T) {
+	t.Parallel()
+
+	started, goOn := make(chan struct{}), make(chan struct{})
+	_, address := linkServer(t, func(r *link.Request) {
+		close(started)
+		<-goOn
+		r.Respond(http.StatusOK, nil, []byte("late"))
+	})
+
+	b := newBench(t, upstream.Config{})
+	b.route.Versions[0].Engine = spec.EngineCustom // not retried: a cut call would show
+	b.useLinked([2]string{"127.0.0.1:1", address})
+
+	done := make(chan *gatewaytest.Out, 1)
+	go func() { done <- b.do("POST", "/v1/infers/svc", "x") }()
+
+	<-started
+	b.useLinked()
+	close(goOn)
+
+	if out := <-done; out.Status != 200 || string(out.Body) != "late" {
+		t.Errorf("got %d %s", out.Status, out.Body)
+	}
+}
