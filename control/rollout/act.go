@@ -113,20 +113,25 @@ func (r *Runner) listening(id string, m *spec.Model, st launch.Status) {
 	o.PID, o.Network, o.Address, o.Scheme, o.Link = st.PID, st.Network, st.Address, st.Scheme, st.Link
 	r.queue.add(id)
 
+	o.target = health.Target{
+		Network: st.Network, Address: st.Address, Scheme: st.Scheme,
+		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: m.Package.Dir,
+	}
+	r.probe(id, st.ID, o)
+}
+
+// probe begins to probe an instance, if Run is under way; mu is held.
+func (r *Runner) probe(id, instance string, o *observed) {
 	if r.probing == nil || r.probing.Err() != nil {
 		return
 	}
 
 	ctx, cancel := context.WithCancel(r.probing)
 	o.stopProbe = cancel
-
-	target := health.Target{
-		Network: st.Network, Address: st.Address, Scheme: st.Scheme,
-		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: m.Package.Dir,
-	}
+	target := o.target
 
 	r.probes.Go(func() {
-		r.prober.Watch(ctx, target, func(rep health.Report) { r.probed(id, st.ID, rep) })
+		r.prober.Watch(ctx, target, func(rep health.Report) { r.probed(id, instance, rep) })
 	})
 }
 

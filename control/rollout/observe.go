@@ -9,6 +9,25 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
+// calibrate pulls times back that lie in the future because the clock was set back: nobody
+// shall wait for a time that was wrong.
+func (s *step) calibrate() {
+	limit := func(t *int64, latest int64) { *t = min(*t, latest) }
+
+	for i := range s.Instances {
+		inst := &s.Instances[i]
+		limit(&inst.StartedAt, s.now)
+		limit(&inst.ReadyAt, s.now)
+		limit(&inst.EndedAt, s.now)
+		limit(&inst.RetryAt, s.now+s.policy.MaxBackoff.Milliseconds())
+	}
+
+	if u := s.state.Upgrade; u != nil {
+		limit(&u.StartedAt, s.now)
+		limit(&u.ProgressAt, s.now)
+	}
+}
+
 // observe brings the records up to date with what was seen.
 func (s *step) observe() {
 	lost := 0
@@ -28,6 +47,7 @@ func (s *step) observe() {
 			continue
 		case inst.State == spec.InstanceDraining, inst.State == spec.InstanceFailed:
 		case !known && inst.State == spec.InstanceQueued:
+			inst.StartedAt = s.now // it starts now, whenever its record was written
 		case !known:
 			s.renew(inst)
 

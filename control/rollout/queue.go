@@ -113,13 +113,25 @@ func (q *queue) done(id string) {
 	}
 }
 
+// clockCheck bounds how long a timer may be late after the clock was set forward.
+const clockCheck = 5 * time.Second
+
 // runTimers moves what is due until ctx ends.
 func (q *queue) runTimers(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 
+	last := time.Now()
+
 	for {
-		timer.Reset(q.fire(time.Now()))
+		now := time.Now()
+		if stepped(last, now) {
+			q.addWaiting()
+		}
+
+		last = now
+
+		timer.Reset(min(q.fire(now), clockCheck))
 
 		select {
 		case <-timer.C:
@@ -127,6 +139,26 @@ func (q *queue) runTimers(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// stepped reports whether the clock was set between two readings.
+func stepped(last, now time.Time) bool {
+	const tolerance = time.Second
+
+	elapsed := now.Sub(last) // monotonic
+	shown := now.Round(0).Sub(last.Round(0))
+
+	return (shown - elapsed).Abs() > tolerance
+}
+
+// addWaiting asks for a step of every service with a timer: its time may be wrong now.
+func (q *queue) addWaiting() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	for id := range q.due {
+		q.addLocked(id)
 	}
 }
 

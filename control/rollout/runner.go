@@ -76,6 +76,7 @@ type service struct {
 type observed struct {
 	Observation
 
+	target    health.Target
 	stopProbe context.CancelFunc
 	draining  bool // told to drain
 }
@@ -107,14 +108,13 @@ func New(cfg Config, st *store.Store, l Launcher, p *health.Prober, log *slog.Lo
 	}, nil
 }
 
-// Run follows the store until ctx ends. Processes go on when it returns; Shutdown ends them.
+// Run follows the store until ctx ends. Processes go on when it returns: Shutdown or Release
+// ends them, another Run takes them over.
 func (r *Runner) Run(ctx context.Context) error {
 	run, cancel := context.WithCancel(ctx)
 	defer r.probes.Wait()
 	defer r.endProbing()
 	defer cancel()
-
-	r.probeUnder(run)
 
 	servicesAt, modelsAt, err := r.load(run)
 	if err != nil {
@@ -134,14 +134,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	r.follow(run, servicesAt, modelsAt)
 
 	return nil
-}
-
-// probeUnder sets the life of probes that start from now on.
-func (r *Runner) probeUnder(ctx context.Context) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-
-	r.probing = ctx
 }
 
 // endProbing makes sure that no probe is added any more.
@@ -186,8 +178,15 @@ func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
+	r.probing = ctx
+
 	for i := range models {
 		r.models[models[i].ID] = &models[i].Value
+	}
+
+	// Processes of an earlier Run may be alive: what was observed of them stays.
+	for _, s := range r.services {
+		s.exists, s.state, s.records = false, store.Item[spec.ServiceState]{}, map[string]spec.Instance{}
 	}
 
 	for i := range states {
@@ -208,7 +207,40 @@ func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err erro
 		r.queue.add(id)
 	}
 
+	r.adopt()
+
 	return servicesAt, modelsAt, nil
+}
+
+// adopt probes the processes that an earlier Run left, and ends those that have no record
+// any more because another control process replaced them; mu is held.
+func (r *Runner) adopt() {
+	for id, s := range r.services {
+		for iid, o := range s.observed {
+			switch _, recorded := s.records[iid]; {
+			case o.Ended:
+			case !recorded:
+				r.launcher.Stop(iid, r.cfg.Policy.Grace)
+			case o.Address != "":
+				r.probe(id, iid, o)
+			}
+		}
+	}
+}
+
+// Release drains all instances without closing the launcher: another control process leads
+// now and has its own. They are started again if this one leads once more.
+func (r *Runner) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	for _, s := range r.services {
+		for iid, o := range s.observed {
+			if !o.Ended {
+				r.launcher.Stop(iid, r.cfg.Policy.Grace)
+			}
+		}
+	}
 }
 
 // service returns the entry of id, a new one if need be; mu is held.

@@ -31,7 +31,8 @@ type control struct {
 	done     chan error
 }
 
-func startControl(t *testing.T, st *store.Store) *control {
+// newControl builds a control process that is not running yet.
+func newControl(t *testing.T, st *store.Store, node string) *control {
 	t.Helper()
 
 	log := slog.New(slog.DiscardHandler)
@@ -43,6 +44,7 @@ func startControl(t *testing.T, st *store.Store) *control {
 
 	prober := health.New()
 	cfg := rollout.Config{
+		Node:       node,
 		DrainDelay: time.Millisecond,
 		Policy:     rollout.Policy{MinBackoff: 10 * time.Millisecond, MaxBackoff: time.Second},
 	}
@@ -52,15 +54,21 @@ func startControl(t *testing.T, st *store.Store) *control {
 		t.Fatal(err)
 	}
 
+	t.Cleanup(prober.Close)
+
+	return &control{t: t, store: st, launcher: l, runner: r, done: make(chan error, 1)}
+}
+
+func startControl(t *testing.T, st *store.Store) *control {
+	t.Helper()
+
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &control{t: t, store: st, launcher: l, runner: r, cancel: cancel, done: make(chan error, 1)}
+	c := newControl(t, st, "node")
+	c.cancel = cancel
 
-	go func() { c.done <- r.Run(ctx) }()
+	go func() { c.done <- c.runner.Run(ctx) }()
 
-	t.Cleanup(func() {
-		c.stop()
-		prober.Close()
-	})
+	t.Cleanup(c.stop)
 
 	return c
 }

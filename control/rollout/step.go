@@ -120,6 +120,7 @@ func Step(policy Policy, in Input) Result {
 	s.state = &s.result.State
 	s.state.ServiceID = in.Service.ID
 
+	s.calibrate()
 	s.observe()
 
 	if in.Service.StopAt > 0 && !in.Service.Stopped {

@@ -1,0 +1,155 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+)
+
+// Election decides which of several control processes acts. There is nothing to decide for
+// a process with an etcd of its own.
+type Election struct {
+	// Key in etcd that the processes compete for. Default /sluice/v1/leader/rollout.
+	Key string
+	// ID of this process among them.
+	ID string
+	// TTL after which a silent leader is replaced. Default 5 s.
+	TTL time.Duration
+	// Replaced is called when another process has become leader after this one was.
+	Replaced func(leader string)
+}
+
+// electRetry is the wait after an election that could not be held.
+const electRetry = time.Second
+
+// Lead runs run whenever this process is the leader, with a context that ends when it is no
+// longer sure to be. An error of run ends Lead. It returns nil when ctx ends.
+func (e Election) Lead(ctx context.Context, cli *clientv3.Client, log *slog.Logger, run func(context.Context) error) error {
+	if e.Key == "" {
+		e.Key = "/sluice/v1/leader/rollout"
+	}
+
+	if e.TTL <= 0 {
+		e.TTL = 5 * time.Second
+	}
+
+	led := false
+
+	for ctx.Err() == nil {
+		err := e.term(ctx, cli, log, &led, run)
+
+		var fatal runError
+		if errors.As(err, &fatal) {
+			return fatal.error
+		}
+
+		if err != nil && ctx.Err() == nil {
+			log.Warn("leader election failed", slog.Any("error", err))
+
+			select {
+			case <-ctx.Done():
+			case <-time.After(electRetry):
+			}
+		}
+	}
+
+	return nil
+}
+
+// runError is an error of what the leader runs.
+type runError struct{ error }
+
+func (e runError) Unwrap() error { return e.error }
+
+// term takes part in one election and leads if it is won.
+func (e Election) term(
+	ctx context.Context, cli *clientv3.Client, log *slog.Logger, led *bool, run func(context.Context) error,
+) error {
+	session, err := concurrency.NewSession(cli,
+		concurrency.WithTTL(max(1, int(e.TTL/time.Second))), concurrency.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("open a session: %w", err)
+	}
+
+	defer func() { _ = session.Close() }() // the lease runs out by itself
+
+	election := concurrency.NewElection(session, e.Key)
+
+	if err := e.campaign(ctx, election, session, *led); err != nil {
+		return err
+	}
+
+	*led = true
+
+	log.Info("leads the rollout", slog.String("id", e.ID))
+
+	leading, stop := context.WithCancel(ctx)
+	defer stop()
+
+	go func() {
+		defer stop()
+
+		select {
+		case <-session.Done():
+		case <-leading.Done():
+		}
+	}()
+
+	if err := run(leading); err != nil {
+		return runError{err}
+	}
+
+	if ctx.Err() == nil {
+		log.Warn("lost the lead", slog.String("id", e.ID))
+	}
+
+	const resignTimeout = time.Second
+
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
+	defer cancel()
+
+	_ = election.Resign(bye) // if it cannot be told, the lease says it
+
+	return nil
+}
+
+// campaign waits until the election is won. A former leader hears of its successor meanwhile.
+func (e Election) campaign(ctx context.Context, election *concurrency.Election, session *concurrency.Session, led bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	wg.Go(func() {
+		select {
+		case <-session.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+
+	if led && e.Replaced != nil {
+		wg.Go(func() {
+			for resp := range election.Observe(ctx) {
+				if id := string(resp.Kvs[0].Value); id != e.ID {
+					e.Replaced(id)
+
+					return
+				}
+			}
+		})
+	}
+
+	if err := election.Campaign(ctx, e.ID); err != nil {
+		return fmt.Errorf("campaign: %w", err)
+	}
+
+	return nil
+}
