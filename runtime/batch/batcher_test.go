@@ -88,7 +88,7 @@ func TestQueueDelayWaitsForCompany(t *testing.T) {
 
 	bubble(t, batch.Config{MaxBatchSize: 4, MaxQueueDelay: 10 * ms}, steady(ms, 0), func(r *rig) {
 		r.add(1, 10)
-		time.Sleep(3 * ms)
+		pass(3 * ms)
 		r.add(1, 20)
 		r.wait()
 
@@ -97,7 +97,7 @@ func TestQueueDelayWaitsForCompany(t *testing.T) {
 		}
 
 		r.add(3, 30)
-		time.Sleep(2 * ms)
+		pass(2 * ms)
 		r.add(1, 40)
 		r.wait()
 
@@ -196,9 +196,9 @@ func TestStrictPriorityServesTheHighestFirst(t *testing.T) {
 
 		r.wait()
 
-		for first, want := range map[float32]time.Duration{50: 5, 60: 5, 30: 10, 40: 10, 10: 15, 20: 15} {
-			if got := r.good(first).Queue; got != want*ms {
-				t.Errorf("request %v queued %v, want %v", first, got, want*ms)
+		for first, want := range map[float32]time.Duration{50: 5 * ms, 60: 5 * ms, 30: 10 * ms, 40: 10 * ms, 10: 15 * ms, 20: 15 * ms} {
+			if got := r.good(first).Queue; got != want {
+				t.Errorf("request %v queued %v, want %v", first, got, want)
 			}
 		}
 	})
@@ -220,7 +220,7 @@ func TestWeightedPriorityStarvesNobody(t *testing.T) {
 			}
 		}
 
-		time.Sleep(5*ms*30 + ms) // about half of it is served
+		pass(5*ms*30 + ms) // about half of it is served
 		r.mu.Lock()
 		high, low := 0, 0
 
@@ -302,7 +302,7 @@ func TestQueueTimeoutFiresOnTimeWhateverTheExecutorDoes(t *testing.T) {
 		deadline.Deadline = time.Now().Add(11 * ms)
 		r.send(r.t.Context(), deadline, 30)
 
-		time.Sleep(50 * ms)
+		pass(50 * ms)
 		synctest.Wait()
 
 		r.mu.Lock()
@@ -416,7 +416,7 @@ func TestRunIsTerminatedWhenAllItsRequestsAreGone(t *testing.T) {
 			t.Fatalf("%d runs", n)
 		}
 
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		r.wait()
 		r.good(30)
 	})
@@ -493,7 +493,7 @@ func TestModelThatMixesRowsIsRunAlone(t *testing.T) {
 func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 
-	x := func(n int, data int, dt engine.DataType, shape ...int64) *batch.Request {
+	x := func(n, data int, dt engine.DataType, shape ...int64) *batch.Request {
 		return &batch.Request{Rows: n, Inputs: []engine.Tensor{{Type: dt, Shape: shape, Data: make([]byte, data)}}}
 	}
 
@@ -634,10 +634,10 @@ func TestOutputsAreChosenPerRequest(t *testing.T) {
 		got := r.wait()
 
 		for first, want := range map[float32]string{1: "yn", 3: "n", 5: "ny", 7: "yn"} {
-			names := ""
+			var names []string
 
 			for _, o := range got[first].res.Outputs {
-				names += o.Name
+				names = append(names, o.Name)
 
 				if o.Name != "n" {
 					continue
@@ -649,7 +649,7 @@ func TestOutputsAreChosenPerRequest(t *testing.T) {
 				}
 			}
 
-			if names != want {
+			if strings.Join(names, "") != want {
 				t.Errorf("request %v: outputs %q, want %q", first, names, want)
 			}
 		}
@@ -763,7 +763,7 @@ func TestStatsAndHooksAddUp(t *testing.T) {
 		r.add(2, 20)
 		r.add(1, 30) // over the bound
 		r.wait()
-		time.Sleep(ms)
+		pass(ms)
 		synctest.Wait()
 
 		s := r.b.Stats()

@@ -42,7 +42,7 @@ func (e *estimate) line() (fixed, rate float64) {
 	return fixed, rate
 }
 
-// predict the duration of batches batches that hold cost together; 0 means unknown.
+// predict how long that many batches take that hold cost together; 0 means unknown.
 func (e *estimate) predict(batches int, cost int64) time.Duration {
 	fixed, rate := e.line()
 

@@ -291,7 +291,7 @@ func (x *executor) scatter(w *work, s span, out []engine.Tensor, release func(),
 	items := w.items[s.from:s.to]
 	whole := len(items) == 1 && s.rows == items[0].rows
 	mem := &memory{release: release}
-	mem.refs.Store(int32(len(items)) + 1) //nolint:gosec // at most a batch
+	mem.refs.Store(int32(len(items)) + 1)
 
 	defer mem.done()
 
@@ -348,7 +348,8 @@ func rowsOf(out []engine.Tensor, total, at, n int) []engine.Tensor {
 		own := shape[start:len(shape):len(shape)]
 		own[0] = int64(n)
 
-		from, to := 0, 0
+		var from, to int
+
 		if t.Type == engine.Bytes {
 			row := engine.Elements(t.Shape[1:])
 			from = skipBytes(t.Data, int64(at)*row)

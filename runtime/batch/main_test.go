@@ -38,6 +38,9 @@ func value(t *testing.T, res *batch.Result, i int) float32 {
 	return math.Float32frombits(binary.LittleEndian.Uint32(res.Outputs[0].Data[4*i:]))
 }
 
+// pass lets time of the bubble pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // steady is an echo of one value a row that takes fixed plus each per row.
 func steady(fixed, each time.Duration) enginetest.Model {
 	m := enginetest.Echo(1)

@@ -1,7 +1,6 @@
 package batch_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -54,7 +53,7 @@ func TestGoodputUnderOverload(t *testing.T) {
 				end := time.Now().Add(seconds * time.Second)
 
 				for i := 0; time.Now().Before(end); i++ {
-					time.Sleep(time.Duration(rng.ExpFloat64() * float64(time.Second) / (capacity * l.factor)))
+					pass(time.Duration(rng.ExpFloat64() * float64(time.Second) / (capacity * l.factor)))
 					r.wg.Go(func() {
 						req := request(1, float32(i))
 						req.Deadline = time.Now().Add(l.deadline)
@@ -71,7 +70,7 @@ func TestGoodputUnderOverload(t *testing.T) {
 						defer mu.Unlock()
 
 						if err != nil {
-							refused[fmt.Sprint(fault.From(err).Code.Wire())]++
+							refused[fault.From(err).Code.Wire()]++
 							slowest = max(slowest, took-l.deadline)
 
 							return

@@ -75,7 +75,7 @@ func (p Policy) Padded(rows int) int {
 		return rows
 	}
 
-	size := min(1<<bits.Len(uint(rows-1)), p.MaxRows) //nolint:gosec // rows is positive
+	size := min(1<<bits.Len(uint(rows-1)), p.MaxRows)
 
 	for _, s := range p.Preferred {
 		if s >= rows {

@@ -216,7 +216,7 @@ func hashShapes(in []engine.Tensor) uint64 {
 	for i := range in {
 		h = (h ^ uint64(in[i].Type)) * prime
 		for _, d := range in[i].Shape[1:] {
-			h = (h ^ uint64(d)) * prime //nolint:gosec // a hash
+			h = (h ^ uint64(d)) * prime
 		}
 
 		h = (h ^ 0xff) * prime
@@ -239,29 +239,8 @@ func sameShapes(a, b []engine.Tensor) bool {
 	return true
 }
 
-// oldest is the time of the bucket's first arrival at level or, when level is negative, at any.
-func (b *bucket) oldest(level int) (time.Time, bool) {
-	if level >= 0 {
-		if head := b.levels[level].head; head != nil {
-			return head.enqueued, true
-		}
-
-		return time.Time{}, false
-	}
-
-	var t time.Time
-
-	for i := range b.levels {
-		if head := b.levels[i].head; head != nil && (t.IsZero() || head.enqueued.Before(t)) {
-			t = head.enqueued
-		}
-	}
-
-	return t, !t.IsZero()
-}
-
 // deadlines is a heap of items by expires.
-type deadlines []*item
+type deadlines []*item //nolint:recvcheck // as container/heap wants it
 
 var _ heap.Interface = (*deadlines)(nil)
 

@@ -54,7 +54,7 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	defer C.free(unsafe.Pointer(cpath))
 
 	e := &Engine{log: log}
-	if text := C.sl_open(cpath, &e.lib); text != nil {
+	if text := C.sl_open(cpath, &e.lib); text != nil { //nolint:gocritic // code made by cgo
 		defer C.free(unsafe.Pointer(text))
 
 		return nil, fmt.Errorf("open ONNX Runtime %s: %s", path, C.GoString(text))
@@ -79,7 +79,7 @@ func (e *Engine) Close() error {
 func (e *Engine) Available() []string {
 	var names **C.char
 
-	n := C.sl_providers(e.lib, &names)
+	n := C.sl_providers(e.lib, &names) //nolint:gocritic // code made by cgo
 	defer C.sl_providers_free(e.lib, names, n)
 
 	var out []string
@@ -117,8 +117,7 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 		s, err := e.loadWith(spec, p)
 		if err == nil {
 			if i > 0 {
-				e.log.WarnContext(ctx, "execution provider not usable, fell back",
-					"wanted", order[0].name, "used", p.name, "reason", first.Error())
+				e.log.WarnContext(ctx, "execution provider not usable, fell back", slog.Any("wanted", order[0].name), slog.Any("used", p.name), slog.Any("reason", first.Error()))
 			}
 
 			return s, nil
@@ -149,7 +148,7 @@ func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (*Session, error) {
 			return s, nil
 		}
 
-		e.log.Warn("optimised model not usable, made again", "file", base(cached), "reason", err.Error())
+		e.log.Warn("optimised model not usable, made again", slog.Any("file", base(cached)), slog.Any("reason", err.Error()))
 	}
 
 	temp := fmt.Sprintf("%s.%d.tmp", cached, os.Getpid())
@@ -162,7 +161,7 @@ func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (*Session, error) {
 	}
 
 	if err := os.Rename(temp, cached); err != nil {
-		e.log.Warn("optimised model not kept", "file", base(cached), "reason", err.Error())
+		e.log.Warn("optimised model not kept", slog.Any("file", base(cached)), slog.Any("reason", err.Error()))
 	}
 
 	return s, nil
@@ -188,7 +187,7 @@ func (e *Engine) open(spec engine.LoadSpec, p provider, file, save string) (*Ses
 	defer C.free(unsafe.Pointer(cfile))
 
 	var s *C.sl_session
-	if st := C.sl_session_new(e.lib, cfile, options, &s); st != nil {
+	if st := C.sl_session_new(e.lib, cfile, options, &s); st != nil { //nolint:gocritic // code made by cgo
 		C.sl_trim()
 
 		_, text := e.status(st)
@@ -227,7 +226,7 @@ func (e *Engine) options(spec engine.LoadSpec, p provider, file, save string) (*
 	}
 
 	var options *C.OrtSessionOptions
-	if st := C.sl_options_new(e.lib, &o, &options); st != nil {
+	if st := C.sl_options_new(e.lib, &o, &options); st != nil { //nolint:gocritic // code made by cgo
 		_, text := e.status(st)
 
 		return nil, fmt.Errorf("make session options: %s", text)

@@ -21,60 +21,60 @@ import (
 	"github.com/sluice-gateway/sluice/runtime/ort/onnxgen"
 )
 
-func newEngine(t testing.TB) *ort.Engine {
-	t.Helper()
+func newEngine(tb testing.TB) *ort.Engine {
+	tb.Helper()
 
-	return newEngineLog(t, slog.New(slog.DiscardHandler))
+	return newEngineLog(tb, slog.New(slog.DiscardHandler))
 }
 
-func newEngineLog(t testing.TB, log *slog.Logger) *ort.Engine {
-	t.Helper()
+func newEngineLog(tb testing.TB, log *slog.Logger) *ort.Engine {
+	tb.Helper()
 
 	library, err := ortlib.Find()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	e, err := ort.New(ort.Config{Library: library}, log)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
-	t.Cleanup(func() { _ = e.Close() })
+	tb.Cleanup(func() { _ = e.Close() })
 
 	return e
 }
 
-func write(t testing.TB, m *onnxgen.Model) string {
-	t.Helper()
+func write(tb testing.TB, m *onnxgen.Model) string {
+	tb.Helper()
 
-	path := filepath.Join(t.TempDir(), "model.onnx")
+	path := filepath.Join(tb.TempDir(), "model.onnx")
 	if err := m.WriteFile(path); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return path
 }
 
-func writeFile(t testing.TB, path, data string) {
-	t.Helper()
+func writeFile(tb testing.TB, path, data string) {
+	tb.Helper()
 
 	if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func load(t testing.TB, m *onnxgen.Model) engine.Session {
-	t.Helper()
+func load(tb testing.TB, m *onnxgen.Model) engine.Session {
+	tb.Helper()
 
-	s, err := newEngine(t).Load(t.Context(), engine.LoadSpec{Path: write(t, m)})
+	s, err := newEngine(tb).Load(tb.Context(), engine.LoadSpec{Path: write(tb, m)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 
@@ -144,10 +144,12 @@ func TestEveryTypePassesUnchanged(t *testing.T) {
 				}
 
 				if el.dt == engine.Bytes {
-					data = nil
-					for i := range n {
-						data = append(data, texts(strings.Repeat("é\x00", int(i%5)))...)
+					words := make([]string, n)
+					for i := range words {
+						words[i] = strings.Repeat("é\x00", i%5)
 					}
+
+					data = texts(words...)
 				}
 
 				in := engine.Tensor{Name: "x", Type: el.dt, Shape: shape, Data: data}
@@ -310,7 +312,7 @@ func TestInputsMayBeCollectedBetweenRuns(t *testing.T) {
 	s := load(t, onnxgen.Unary("Neg", onnxgen.Float, onnxgen.Shape(-1)))
 
 	for range 100 {
-		var releases []func()
+		releases := make([]func(), 0, 32)
 
 		for range 32 { // as many blocks of C memory as a session keeps
 			data := make([]byte, 256)

@@ -120,7 +120,7 @@ func (s *Session) take() (*run, error) {
 	}
 
 	r := &run{}
-	if st := C.sl_run_new(s.e.lib, s.c, &r.c); st != nil {
+	if st := C.sl_run_new(s.e.lib, s.c, &r.c); st != nil { //nolint:gocritic // code made by cgo
 		s.running.Done()
 
 		_, text := s.e.status(st)

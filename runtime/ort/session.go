@@ -8,6 +8,7 @@ import "C"
 
 import (
 	"fmt"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func newSession(e *Engine, c *C.sl_session, provider string) (*Session, error) {
 	}
 
 	if len(skipped) > 0 {
-		e.log.Warn("outputs that are not plain tensors are left out", "outputs", strings.Join(skipped, ", "))
+		e.log.Warn("outputs that are not plain tensors are left out", slog.Any("outputs", strings.Join(skipped, ", ")))
 	}
 
 	return s, nil

@@ -54,32 +54,35 @@ func walkUp(base, group string, quota func(dir string) (int, bool), cores int) i
 }
 
 func quotaV2(dir string) (int, bool) {
-	data, err := os.ReadFile(filepath.Join(dir, "cpu.max")) //nolint:gosec // a file of the kernel
+	data, err := os.ReadFile(filepath.Join(dir, "cpu.max"))
 	if err != nil {
 		return 0, false
 	}
 
-	most, period, ok := strings.Cut(strings.TrimSpace(string(data)), " ")
+	most, period, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
 
-	return ceilDiv(most, period, ok)
+	return ceilDiv(most, period)
 }
 
 func quotaV1(dir string) (int, bool) {
-	most, err := os.ReadFile(filepath.Join(dir, "cpu.cfs_quota_us")) //nolint:gosec // a file of the kernel
+	most, err := os.ReadFile(filepath.Join(dir, "cpu.cfs_quota_us"))
 	if err != nil {
 		return 0, false
 	}
 
-	period, err := os.ReadFile(filepath.Join(dir, "cpu.cfs_period_us")) //nolint:gosec // a file of the kernel
+	period, err := os.ReadFile(filepath.Join(dir, "cpu.cfs_period_us"))
+	if err != nil {
+		return 0, false
+	}
 
-	return ceilDiv(strings.TrimSpace(string(most)), strings.TrimSpace(string(period)), err == nil)
+	return ceilDiv(strings.TrimSpace(string(most)), strings.TrimSpace(string(period)))
 }
 
-func ceilDiv(most, period string, ok bool) (int, bool) {
+func ceilDiv(most, period string) (int, bool) {
 	m, err1 := strconv.Atoi(most) // "max" is no number
 	p, err2 := strconv.Atoi(period)
 
-	if !ok || err1 != nil || err2 != nil || m <= 0 || p <= 0 {
+	if err1 != nil || err2 != nil || m <= 0 || p <= 0 {
 		return 0, false
 	}
 

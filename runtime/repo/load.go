@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,12 +74,13 @@ func (r *Repo) load(ctx context.Context, v *version, src Source) error {
 		return fail(err)
 	}
 
-	if err := r.swap(v, src, next); err != nil {
+	if err := r.swap(v, src, next); err != nil { //nolint:contextcheck // what serves lives as long as Run
 		return fail(err)
 	}
 
-	r.log.Info("model ready", "model", src.Name, "version", src.Version, "provider", next.meta.Provider,
-		"max_batch_size", next.meta.MaxBatchSize, "took", time.Since(start).Round(time.Millisecond))
+	r.log.Info("model ready", slog.String("model", src.Name), slog.String("version", src.Version),
+		slog.String("provider", next.meta.Provider), slog.Int("max_batch_size", next.meta.MaxBatchSize),
+		slog.Duration("took", time.Since(start).Round(time.Millisecond)))
 
 	if r.hooks.Loaded != nil {
 		r.hooks.Loaded(src.Name, src.Version, time.Since(start))
@@ -263,7 +265,7 @@ func (p *pack) readLabels() ([]string, error) {
 		return nil, fault.Wrap(fault.ModelInvalid, err, "The labels file %q cannot be read.", s.LabelsFile)
 	}
 
-	data, err := os.ReadFile(path) //nolint:gosec // checked to be inside the package
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fault.Wrap(fault.ModelInvalid, err, "The labels file %q cannot be read.", s.LabelsFile)
 	}
@@ -293,7 +295,8 @@ func (r *Repo) loadSpec(src Source, p *pack) engine.LoadSpec {
 
 	instances := r.instances(p)
 	if most := max(1, r.cfg.Cores/instances); ls.IntraOpThreads > most {
-		r.log.Warn("fewer threads than asked for", "model", src.Name, "asked", ls.IntraOpThreads, "used", most, "cores", r.cfg.Cores)
+		r.log.Warn("fewer threads than asked for", slog.String("model", src.Name), slog.Int("asked", ls.IntraOpThreads),
+			slog.Int("used", most), slog.Int("cores", r.cfg.Cores))
 		ls.IntraOpThreads = most
 	}
 
@@ -328,7 +331,7 @@ func (r *Repo) optimisedPath(src Source, p *pack) string {
 	}
 
 	if err := os.MkdirAll(r.cfg.CacheDir, 0o750); err != nil {
-		r.log.Warn("no cache of optimised models", "error", err)
+		r.log.Warn("no cache of optimised models", slog.Any("error", err))
 
 		return ""
 	}

@@ -48,11 +48,11 @@ func (l *loaded) keep(ctx context.Context, log *slog.Logger) {
 	stop()
 
 	if err := <-ended; err != nil {
-		log.Error("batcher failed", "model", l.meta.Name, "version", l.meta.Version, "error", err)
+		log.Error("batcher failed", slog.Any("model", l.meta.Name), slog.Any("version", l.meta.Version), slog.Any("error", err))
 	}
 
 	if err := l.sess.Close(); err != nil {
-		log.Error("session not closed", "model", l.meta.Name, "version", l.meta.Version, "error", err)
+		log.Error("session not closed", slog.Any("model", l.meta.Name), slog.Any("version", l.meta.Version), slog.Any("error", err))
 	}
 
 	debug.FreeOSMemory() // unloading is rare, and is asked for to get memory back

@@ -3,6 +3,7 @@ package repo
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 )
@@ -109,7 +110,7 @@ func (r *Repo) enforce(name string) {
 
 		r.wg.Go(func() {
 			if err := r.unload(life, v, asideReason); err != nil && life.Err() == nil {
-				r.log.Error("unload of an old version failed", "model", name, "version", v.src.Version, "error", err)
+				r.log.Error("unload of an old version failed", slog.Any("model", name), slog.Any("version", v.src.Version), slog.Any("error", err))
 			}
 		})
 	}

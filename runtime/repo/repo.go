@@ -169,7 +169,7 @@ func (r *Repo) Add(ctx context.Context, src Source) error {
 	r.mu.Unlock()
 
 	err := r.load(ctx, v, src)
-	r.enforce(src.Name)
+	r.enforce(src.Name) //nolint:contextcheck // goes on after this call
 
 	return err
 }

@@ -107,9 +107,9 @@ func request(v float32) *batch.Request {
 	return &batch.Request{Rows: 1, Inputs: []engine.Tensor{{Name: "x", Type: engine.FP32, Shape: []int64{1, 1}, Data: data}}}
 }
 
-// ask runs one request and gives the answer's first value.
-func ask(r *repo.Repo, name, version string, v float32) (float32, string, error) {
-	h, err := r.Acquire(name, version)
+// ask runs one request of model m and gives the answer's first value.
+func ask(r *repo.Repo, version string, v float32) (float32, string, error) {
+	h, err := r.Acquire("m", version)
 	if err != nil {
 		return 0, "", err
 	}
@@ -140,7 +140,7 @@ func TestBareModelServesWithDefaults(t *testing.T) {
 	r := start(t, repo.Config{}, e, repo.Hooks{})
 	add(t, r, "m", "", pkg(t, ""))
 
-	v, version, err := ask(r, "m", "", 7)
+	v, version, err := ask(r, "", 7)
 	if err != nil || v != 7 || version != "1" {
 		t.Fatalf("got %v from version %q, %v", v, version, err)
 	}
@@ -222,7 +222,7 @@ func TestStatesInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, _, err := ask(r, "m", "", 1); err != nil {
+	if _, _, err := ask(r, "", 1); err != nil {
 		t.Errorf("after loading again: %v", err)
 	}
 }
@@ -249,7 +249,7 @@ func TestFailedReloadLeavesTheOldOneServing(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 
-	if _, _, err := ask(r, "m", "1", 3); err != nil {
+	if _, _, err := ask(r, "1", 3); err != nil {
 		t.Errorf("the old one does not serve: %v", err)
 	}
 
@@ -291,7 +291,7 @@ func TestReloadUnderLoadFailsNothing(t *testing.T) {
 				default:
 				}
 
-				if v, _, err := ask(r, "m", "", float32(i)); err != nil || v != float32(i) {
+				if v, _, err := ask(r, "", float32(i)); err != nil || v != float32(i) {
 					t.Errorf("got %v, %v", v, err)
 
 					return
@@ -405,7 +405,7 @@ func TestVersionPolicies(t *testing.T) {
 				return strings.Join(ready, " ") == tc.serve
 			}, func() string { return states(r) })
 
-			if _, v, err := ask(r, "m", "", 1); err != nil || v != tc.newest {
+			if _, v, err := ask(r, "", 1); err != nil || v != tc.newest {
 				t.Errorf("newest is %q, %v", v, err)
 			}
 		})
@@ -543,7 +543,7 @@ func TestPackageIsReadAsWritten(t *testing.T) {
 		"batching":{"preferred_batch_sizes":[4,8],"max_queue_delay_microseconds":100}}}`,
 		"net.onnx", "x", "labels.txt", "\ufeffzero\r\none\n\ntwo words\n\n")
 
-	files := []spec.FileDigest{}
+	files := make([]spec.FileDigest, 0, 4)
 	for _, name := range []string{"config.json", "labels.txt", "model.onnx", "net.onnx"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -706,7 +706,7 @@ func TestParallelLoadsAreBounded(t *testing.T) {
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
 
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 
 			return enginetest.Echo(1), ctx.Err()
 		}}

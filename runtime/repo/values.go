@@ -16,15 +16,15 @@ func appendRow(data []byte, t engine.DataType, n int, seed uint64) []byte {
 		seed = seed*6364136223846793005 + 1442695040888963407
 		x := float64(seed>>40) / (1 << 24)
 
-		switch t {
+		switch t { //nolint:exhaustive // the rest is zeros
 		case engine.FP32:
 			data = le.AppendUint32(data, math.Float32bits(float32(x)))
 		case engine.FP64:
 			data = le.AppendUint64(data, math.Float64bits(x))
 		case engine.FP16:
-			data = le.AppendUint16(data, 0x3800|uint16(seed>>50)&0x3ff) //nolint:gosec // 0.5 to 1
+			data = le.AppendUint16(data, 0x3800|uint16(seed>>50)&0x3ff)
 		case engine.BF16:
-			data = le.AppendUint16(data, 0x3f00|uint16(seed>>50)&0x7f) //nolint:gosec // 0.5 to 1
+			data = le.AppendUint16(data, 0x3f00|uint16(seed>>50)&0x7f)
 		case engine.Bytes:
 			data = le.AppendUint32(data, 0)
 		default:
@@ -42,7 +42,7 @@ func sameValues(t engine.DataType, a, b []byte) bool {
 		return false
 	}
 
-	switch t {
+	switch t { //nolint:exhaustive // the rest is exact
 	case engine.FP32, engine.FP64, engine.FP16, engine.BF16:
 	default:
 		return string(a) == string(b)
@@ -74,7 +74,7 @@ func tolerance(t engine.DataType) float64 {
 func float(t engine.DataType, b []byte) float64 {
 	le := binary.LittleEndian
 
-	switch t {
+	switch t { //nolint:exhaustive // called for floats only
 	case engine.FP64:
 		return math.Float64frombits(le.Uint64(b))
 	case engine.BF16:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -233,7 +234,7 @@ func (w *warmer) inputs(rows, first int) []engine.Tensor {
 		}
 
 		for r := range rows {
-			t.Data = appendRow(t.Data, info.Type, n, uint64(first+r)<<32|uint64(k)) //nolint:gosec // a seed
+			t.Data = appendRow(t.Data, info.Type, n, uint64(first+r)<<32|uint64(k))
 		}
 
 		in[k] = t
@@ -249,7 +250,7 @@ func (w *warmer) warm(ctx context.Context, b *batch.Batcher, instances int) erro
 
 	for _, n := range sizes {
 		if !chosen && time.Duration(n)*perRow > warmBudget {
-			w.repo.log.Info("warm-up of larger batches left out", "model", w.src.Name, "size", n, "per_row", perRow)
+			w.repo.log.Info("warm-up of larger batches left out", slog.Any("model", w.src.Name), slog.Any("size", n), slog.Any("per_row", perRow))
 
 			break
 		}
@@ -341,8 +342,7 @@ func (w *warmer) judge(ctx context.Context, err error, rows int) error {
 		return fault.Wrap(fault.ModelInvalid, err,
 			"The model does not run with a batch of %d: %s (serving.warmup.disabled loads it all the same)", rows, f.Message())
 	default:
-		w.repo.log.Warn("warm-up left out: the model does not run on made-up inputs; serving.warmup.shapes may help",
-			"model", w.src.Name, "version", w.src.Version, "reason", f.Message())
+		w.repo.log.Warn("warm-up left out: the model does not run on made-up inputs; serving.warmup.shapes may help", slog.Any("model", w.src.Name), slog.Any("version", w.src.Version), slog.Any("reason", f.Message()))
 
 		return nil
 	}
@@ -373,7 +373,7 @@ func (w *warmer) checkRows(ctx context.Context) error {
 		defer release()
 	}
 
-	why := ""
+	var why string
 	if err != nil {
 		why = fault.From(err).Message()
 	} else {
@@ -386,7 +386,7 @@ func (w *warmer) checkRows(ctx context.Context) error {
 	case why == "":
 		return nil
 	case w.ours:
-		w.repo.log.Warn("not batched: rows do not stand for themselves", "model", w.src.Name, "version", w.src.Version, "reason", why)
+		w.repo.log.Warn("not batched: rows do not stand for themselves", slog.Any("model", w.src.Name), slog.Any("version", w.src.Version), slog.Any("reason", why))
 		w.size = 1
 
 		return w.makeShapesAgain()
@@ -394,7 +394,7 @@ func (w *warmer) checkRows(ctx context.Context) error {
 		return fault.New(fault.ModelInvalid, "serving.max_batch_size is %d, but the model does not take a batch of 2: %s",
 			w.size, cmp.Or(why, "an output lacks the batch dimension"))
 	default:
-		w.repo.log.Warn("rows of a batch influence each other", "model", w.src.Name, "version", w.src.Version, "reason", why)
+		w.repo.log.Warn("rows of a batch influence each other", slog.Any("model", w.src.Name), slog.Any("version", w.src.Version), slog.Any("reason", why))
 
 		return nil
 	}

@@ -258,7 +258,7 @@ func (s *Session) Runs() []int64 {
 	return slices.Clone(s.runs)
 }
 
-// Closed, MostAtOnce and Unreleased tell what happened to the session.
+// Closed tells whether Close was called.
 func (s *Session) Closed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

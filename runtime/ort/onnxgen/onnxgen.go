@@ -75,14 +75,14 @@ func attr(name string, kind uint64, field func(b []byte) []byte) Attr {
 
 // Int is an integer attribute.
 func Int(name string, v int64) Attr {
-	return attr(name, 2, func(b []byte) []byte { return num(b, 3, uint64(v)) }) //nolint:gosec // two's complement on the wire
+	return attr(name, 2, func(b []byte) []byte { return num(b, 3, uint64(v)) })
 }
 
 // Ints is a list of integers.
 func Ints(name string, vs ...int64) Attr {
 	return attr(name, 7, func(b []byte) []byte {
 		for _, v := range vs {
-			b = num(b, 8, uint64(v)) //nolint:gosec // two's complement on the wire
+			b = num(b, 8, uint64(v))
 		}
 
 		return b
@@ -170,10 +170,10 @@ func (m *Model) SequenceOutput(name string, t Type) *Model {
 func (m *Model) Constant(name string, t Type, shape []int64, raw []byte) *Model {
 	var b []byte
 	for _, d := range shape {
-		b = num(b, 1, uint64(d)) //nolint:gosec // a dimension
+		b = num(b, 1, uint64(d))
 	}
 
-	b = num(b, 2, uint64(t)) //nolint:gosec // a positive constant
+	b = num(b, 2, uint64(t))
 	b = str(b, 8, name)
 	b = protowire.AppendBytes(protowire.AppendTag(b, 9, protowire.BytesType), raw)
 	m.constants = append(m.constants, b)
@@ -195,7 +195,7 @@ func (m *Model) Floats(name string, shape []int64, values []float32) *Model {
 func (m *Model) Int64s(name string, shape []int64, values ...int64) *Model {
 	raw := make([]byte, 0, 8*len(values))
 	for _, v := range values {
-		raw = protowire.AppendFixed64(raw, uint64(v)) //nolint:gosec // two's complement on the wire
+		raw = protowire.AppendFixed64(raw, uint64(v))
 	}
 
 	return m.Constant(name, Int64, shape, raw)
@@ -212,10 +212,10 @@ func (m *Model) Bytes() []byte {
 		opset = 17
 	}
 
-	b := num(nil, 1, uint64(ir)) //nolint:gosec // positive
+	b := num(nil, 1, uint64(ir))
 	b = str(b, 2, "sluice-onnxgen")
 	b = msg(b, 7, m.graph("g"))
-	b = msg(b, 8, num(str(nil, 1, ""), 2, uint64(opset))) //nolint:gosec // positive
+	b = msg(b, 8, num(str(nil, 1, ""), 2, uint64(opset)))
 	b = msg(b, 8, num(str(nil, 1, "ai.onnx.ml"), 2, 3))
 
 	return b
@@ -257,7 +257,7 @@ func (m *Model) graph(name string) []byte {
 func valueInfo(name string, typ []byte) []byte { return msg(str(nil, 1, name), 2, typ) }
 
 func tensorType(t Type, dims []Dim) []byte {
-	b := num(nil, 1, uint64(t)) //nolint:gosec // a positive constant
+	b := num(nil, 1, uint64(t))
 
 	if dims != nil {
 		var shape []byte
