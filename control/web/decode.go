@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -21,7 +23,8 @@ const maxToldMistakes = 10
 
 // Unmarshal reads one JSON value into dst, a pointer. Members that dst does not know are
 // ignored, because v1 clients send some; names are compared letter for letter. A value of
-// the wrong type is an InvalidArgument fault with its path; null counts as absent.
+// the wrong type is an InvalidArgument fault with its path; null counts as absent. Below a
+// field with the tag web:"strict" unknown members are mistakes.
 func Unmarshal(data []byte, maxDepth int, dst any) error {
 	tree, err := parse(data, maxDepth)
 	if err != nil {
@@ -46,7 +49,7 @@ func Required(path string) error { return Fieldf(path, "is required and cannot b
 func Invalid(errs ...error) error {
 	var texts []string
 
-	for _, err := range flatten(errs) {
+	for _, err := range Flatten(errs...) {
 		var f *spec.FieldError
 		if errors.As(err, &f) && f.Path != "" {
 			texts = append(texts, fmt.Sprintf("The field [%s] %s", f.Path, f.Msg))
@@ -66,7 +69,8 @@ func Invalid(errs ...error) error {
 	return fault.New(fault.InvalidArgument, "Invalid argument. %s.", strings.Join(texts, "; "))
 }
 
-func flatten(errs []error) []error {
+// Flatten lists the errors that errors.Join joined.
+func Flatten(errs ...error) []error {
 	var out []error
 
 	for _, err := range errs {
@@ -75,7 +79,7 @@ func flatten(errs []error) []error {
 		}
 
 		if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the join itself, not what it wraps
-			out = append(out, flatten(j.Unwrap())...)
+			out = append(out, Flatten(j.Unwrap()...)...)
 		} else {
 			out = append(out, err)
 		}
@@ -138,7 +142,8 @@ func depth(data []byte) int {
 
 // decoder assigns a tree to Go values and collects mistakes.
 type decoder struct {
-	errs []error
+	errs   []error
+	strict bool
 }
 
 func (d *decoder) addf(path, format string, args ...any) {
@@ -194,6 +199,8 @@ func (d *decoder) object(path string, v any, dst reflect.Value) {
 		return
 	}
 
+	known := make(map[string]bool, dst.NumField())
+
 	for i := range dst.NumField() {
 		f := dst.Type().Field(i)
 		if f.Anonymous {
@@ -203,8 +210,22 @@ func (d *decoder) object(path string, v any, dst reflect.Value) {
 		}
 
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name != "" && name != "-" {
-			d.value(join(path, name), o[name], dst.Field(i))
+		if name == "" || name == "-" {
+			continue
+		}
+
+		known[name] = true
+		outer := d.strict
+		d.strict = outer || f.Tag.Get("web") == "strict"
+		d.value(join(path, name), o[name], dst.Field(i))
+		d.strict = outer
+	}
+
+	if d.strict {
+		for _, name := range slices.Sorted(maps.Keys(o)) {
+			if !known[name] {
+				d.addf(join(path, name), "is unknown")
+			}
 		}
 	}
 }

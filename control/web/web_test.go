@@ -241,26 +241,32 @@ type document struct {
 	Raw    json.RawMessage    `json:"raw"`
 	Any    any                `json:"any"`
 	Deep   map[string][]int64 `json:"deep"`
+	Strict *struct {
+		In []struct {
+			A int `json:"a"`
+		} `json:"in"`
+	} `json:"strict" web:"strict"`
 }
 
 func TestUnmarshalNamesTheFieldThatIsWrong(t *testing.T) {
 	t.Parallel()
 
 	for in, want := range map[string]string{
-		`{"name":1}`:                  "[name] must be a string, not the number 1",
-		`{"list":[{},{"share":"x"}]}`: "[list[1].share] must be a number, not a string",
-		`{"list":{}}`:                 "[list] must be an array, not an object",
-		`{"list":[null]}`:             "[list[0]] must not be null",
-		`{"envs":{"A":1}}`:            "[envs.A] must be a string",
-		`{"envs":[]}`:                 "[envs] must be an object",
-		`{"flag":"true"}`:             "[flag] must be true or false",
-		`{"weight":"x"}`:              "[weight]",
-		`{"weight":1.5}`:              "[weight]",
-		`{"deep":{"a":[1,2.5]}}`:      "[deep.a[1]] must be an integer, not the number 2.5",
-		`{"deep":{"a":[1e30]}}`:       "[deep.a[0]] must be an integer",
-		`{"name":1,"share":true}`:     "[name] must be a string, not the number 1; The field [share]",
-		strings.Repeat("[", 65):       "nested deeper than 64 levels",
-		"{\"name\":\"\xff\"}":         "not UTF-8",
+		`{"name":1}`:                                    "[name] must be a string, not the number 1",
+		`{"list":[{},{"share":"x"}]}`:                   "[list[1].share] must be a number, not a string",
+		`{"list":{}}`:                                   "[list] must be an array, not an object",
+		`{"list":[null]}`:                               "[list[0]] must not be null",
+		`{"envs":{"A":1}}`:                              "[envs.A] must be a string",
+		`{"envs":[]}`:                                   "[envs] must be an object",
+		`{"flag":"true"}`:                               "[flag] must be true or false",
+		`{"weight":"x"}`:                                "[weight]",
+		`{"weight":1.5}`:                                "[weight]",
+		`{"deep":{"a":[1,2.5]}}`:                        "[deep.a[1]] must be an integer, not the number 2.5",
+		`{"deep":{"a":[1e30]}}`:                         "[deep.a[0]] must be an integer",
+		`{"strict":{"in":[{"a":1},{"b":1}]}}`:           "[strict.in[1].b] is unknown",
+		`{"name":1,"share":true}`:                       "[name] must be a string, not the number 1; The field [share]",
+		strings.Repeat("[", 65):                         "nested deeper than 64 levels",
+		"{\"name\":\"\xff\"}":                           "not UTF-8",
 		`{"list":[` + repeat(`{"share":""}`, 40) + `]}`: "more mistakes",
 	} {
 		var d document
