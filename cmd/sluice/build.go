@@ -40,7 +40,7 @@ const stopMargin = 15 * time.Second
 // everything that it had opened is closed again.
 func build(ctx context.Context, set *settings, log *slog.Logger, access io.Writer) (*system, error) {
 	grace := set.Edge.Drain.Delay.D() + set.Edge.Drain.Deadline.D() + set.Runtime.Grace.D() + stopMargin
-	sys := &system{settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now()}
+	sys := &system{settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now(), usage: telemetry.NewUsage()}
 	sys.setPhase(phaseStarting)
 
 	b := &builder{system: sys, ctx: ctx, access: access, registry: telemetry.New(version.String())}
@@ -140,7 +140,7 @@ func (b *builder) workers() error {
 
 	b.runner, err = rollout.New(rollout.Config{
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
-		Hooks:  rollout.Hooks{Gone: b.publisher.Gone},
+		Hooks:  rollout.Hooks{Gone: b.publisher.Gone, Forgotten: b.usage.Forget},
 	}, b.store, b.launcher, prober, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare rollout: %w", err)
@@ -210,7 +210,7 @@ func (b *builder) gateway() error {
 	}, compiler, b.publisher, b.log)
 
 	b.handler, err = gateway.New(gateway.Config{}, gateway.Parts{
-		Plans: b.follower, Limits: limits, Forward: client, Hooks: gatewaytel.Corridor(b.registry), Log: b.log,
+		Plans: b.follower, Limits: limits, Forward: client, Hooks: b.counted(gatewaytel.Corridor(b.registry)), Log: b.log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the gateway: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,12 +9,17 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/control/api"
 	"github.com/sluice-gateway/sluice/control/identity"
 	"github.com/sluice-gateway/sluice/control/registry"
+	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
+	"github.com/sluice-gateway/sluice/spec"
 )
 
 // controlPlane is the management side: identity, model registry and their API.
@@ -23,6 +29,9 @@ type controlPlane struct {
 	listener net.Listener
 	server   *http.Server
 	scheme   string
+	// local is the same API for the process itself, acting as the first user in the first project.
+	local   http.Handler
+	project string
 }
 
 // identity opens users, credentials and the model registry.
@@ -49,10 +58,30 @@ func (b *builder) identity() error {
 
 // listen opens the control listener.
 func (c *controlPlane) listen(b *builder) error {
-	router, err := web.New(web.Config{}, c.identity, b.log, c.routes(b)...)
+	deps := api.Deps{
+		Store: b.store, Registry: c.registry, Ring: b.ring, Gate: c.identity,
+		Usage: usageByID{b.system}, Routes: c.identity.Routes(),
+	}
+	cfg := api.Config{EdgeURL: func() string { return b.edgeURL() }}
+
+	public, err := api.New(cfg, deps, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare the control API: %w", err)
 	}
+
+	gate, err := c.firstUser(b)
+	if err != nil {
+		return err
+	}
+
+	deps.Gate, deps.Routes = gate, nil
+
+	local, err := api.New(cfg, deps, b.log)
+	if err != nil {
+		return fmt.Errorf("prepare the control API: %w", err)
+	}
+
+	c.local, c.project = local.Handler(), gate.principal.ProjectID
 
 	ln, err := new(net.ListenConfig).Listen(b.ctx, "tcp", b.settings.Control.Address)
 	if err != nil {
@@ -67,14 +96,43 @@ func (c *controlPlane) listen(b *builder) error {
 		c.listener = ln
 	}
 
-	c.server = web.NewServer(router, b.log)
+	c.server = web.NewServer(public.Handler(), b.log)
 	b.closers = append(b.closers, func() { c.listener.Close() }) //nolint:errcheck // closed by the server already
 
 	return nil
 }
 
-func (c *controlPlane) routes(b *builder) []web.Route {
-	return c.identity.Routes()
+// firstUser is who the process acts as when it deploys what the configuration says.
+func (c *controlPlane) firstUser(b *builder) (localGate, error) {
+	users, _, err := b.store.Users.List(b.ctx)
+	if err != nil {
+		return localGate{}, fmt.Errorf("find the first user: %w", err)
+	}
+
+	projects, _, err := b.store.Projects.List(b.ctx)
+	if err != nil {
+		return localGate{}, fmt.Errorf("find the first project: %w", err)
+	}
+
+	if len(users) == 0 || len(projects) == 0 {
+		return localGate{}, errors.New("the state holds no user or no project")
+	}
+
+	user := slices.MinFunc(users, func(a, b store.Item[spec.User]) int {
+		return cmp.Compare(a.Value.CreatedAt, b.Value.CreatedAt)
+	}).Value
+	project := projects[0].Value
+
+	for _, p := range projects {
+		if p.Value.DomainID == user.DomainID {
+			project = p.Value
+		}
+	}
+
+	return localGate{&auth.Principal{
+		Method: auth.MethodToken, DomainID: user.DomainID, ProjectID: project.ID,
+		UserID: user.ID, UserName: user.Name, Key: "user:" + user.ID,
+	}}, nil
 }
 
 func (c *controlPlane) url() string { return baseURL(c.scheme, c.listener.Addr().String()) }

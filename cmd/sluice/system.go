@@ -39,6 +39,7 @@ type system struct {
 	follower  *plan.Follower
 	edge      *edge.Edge
 	ops       *telemetry.Ops
+	usage     *telemetry.Usage
 
 	phase atomic.Pointer[string]
 }
@@ -116,6 +117,19 @@ func (s *system) announce(ctx context.Context, stdout io.Writer) error {
 	fmt.Fprintln(stdout, "sluice ready")
 
 	return nil
+}
+
+// edgeURL is the address that services are called at: HTTPS if there is such a door.
+func (s *system) edgeURL() string {
+	if s.edge == nil {
+		return ""
+	}
+
+	if addr := s.edge.HTTPSAddr(); addr != "" {
+		return baseURL("https", addr)
+	}
+
+	return baseURL("http", s.edge.HTTPAddr())
 }
 
 func ptr[T any](v T) *T { return &v }
