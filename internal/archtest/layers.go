@@ -75,7 +75,7 @@ func House() Rules {
 			},
 			{Import: "github.com/yalue/onnxruntime_go", Only: []string{"runtime/ort"}, Why: "only runtime/ort uses cgo", Tests: true},
 			{Import: "C", Only: []string{"runtime/ort"}, Why: "only runtime/ort uses cgo", Tests: true},
-			{Import: "go.etcd.io/", Only: []string{"control/store", "gateway/plan", "cmd"}, Why: "state stands behind control/store"},
+			{Import: "go.etcd.io/", Only: []string{"control/store", "control/rollout", "gateway/plan", "cmd"}, Why: "state and election stand in the control plane"},
 		},
 		Bans: []Ban{
 			{"cmd/sluice", "runtime", "the gateway reaches workers over the wire only, and is built without cgo"},
