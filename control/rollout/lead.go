@@ -39,7 +39,7 @@ func (e Election) Lead(ctx context.Context, cli *clientv3.Client, log *slog.Logg
 		e.TTL = 5 * time.Second
 	}
 
-	led := false
+	led := false // Replaced is of interest only then
 
 	for ctx.Err() == nil {
 		err := e.term(ctx, cli, log, &led, run)
@@ -81,7 +81,12 @@ func (e Election) term(
 
 	election := concurrency.NewElection(session, e.Key)
 
-	if err := e.campaign(ctx, election, session, *led); err != nil {
+	replaced := e.Replaced
+	if !*led {
+		replaced = nil
+	}
+
+	if err := e.campaign(ctx, election, session, replaced); err != nil {
 		return err
 	}
 
@@ -119,8 +124,10 @@ func (e Election) term(
 	return nil
 }
 
-// campaign waits until the election is won. A former leader hears of its successor meanwhile.
-func (e Election) campaign(ctx context.Context, election *concurrency.Election, session *concurrency.Session, led bool) error {
+// campaign waits until the election is won. replaced, if any, hears of another winner meanwhile.
+func (e Election) campaign(
+	ctx context.Context, election *concurrency.Election, session *concurrency.Session, replaced func(leader string),
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 
 	var wg sync.WaitGroup
@@ -135,11 +142,11 @@ func (e Election) campaign(ctx context.Context, election *concurrency.Election, 
 		}
 	})
 
-	if led && e.Replaced != nil {
+	if replaced != nil {
 		wg.Go(func() {
 			for resp := range election.Observe(ctx) {
 				if id := string(resp.Kvs[0].Value); id != e.ID {
-					e.Replaced(id)
+					replaced(id)
 
 					return
 				}

@@ -207,7 +207,7 @@ func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err erro
 		r.queue.add(id)
 	}
 
-	r.adopt()
+	r.adopt() //nolint:contextcheck // probes live as long as Run, whose context it knows
 
 	return servicesAt, modelsAt, nil
 }
