@@ -143,21 +143,26 @@ type statusError struct {
 func (e *statusError) Error() string { return e.fault.Error() }
 func (e *statusError) Unwrap() error { return e.fault }
 
-// fail renders an error.
-func (a *App) fail(x *Exchange, err error) {
-	f := fault.From(classify(x, err))
-	status := f.Code.Status()
-
+// Status is the HTTP status of an error that an App gave.
+func Status(err error) int {
 	var s *statusError
 	if errors.As(err, &s) {
-		status = s.status
+		return s.status
 	}
+
+	return fault.From(err).Code.Status()
+}
+
+// fail renders an error.
+func (a *App) fail(x *Exchange, err error) {
+	err = classify(x, err)
+	f := fault.From(err)
 
 	if f.Code == fault.Internal {
 		a.log.Error("request failed", slog.String("path", string(x.Path)), slog.Any("error", err))
 	}
 
-	x.json(status)
+	x.json(Status(err))
 
 	if f.RetryAfter > 0 {
 		x.add("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))

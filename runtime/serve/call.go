@@ -48,6 +48,8 @@ func (c *call) release() {
 	}
 
 	c.req = batch.Request{}
+	c.v2.Reset()
+
 	if cap(c.body)+c.v2.Memory() > keepCall {
 		*c = *newCall(c.app)
 	}
@@ -64,6 +66,12 @@ func (c *call) take(x *Exchange) {
 	}
 
 	x.Body = c.body
+}
+
+// prepare fills the batcher's request from the decoded one.
+func (c *call) prepare(deadline time.Time) {
+	c.req.Inputs, c.req.Rows, c.req.Outputs = c.v2.Inputs, c.v2.Rows, c.v2.Names
+	c.req.Priority, c.req.QueueTimeout, c.req.Deadline = c.v2.Priority, c.v2.Timeout, deadline
 }
 
 // infer runs the request, whose inputs lie in the memory of c.

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strconv"
 
@@ -88,8 +89,12 @@ func parseRoute(rest []byte) (route, bool) {
 	return r, r.model != ""
 }
 
-// acquire borrows a model and speaks of failures as V2 clients expect.
-func (a *App) acquire(r route) (Model, error) {
+func (a *App) acquire(r route) (Model, error) { return a.Acquire(r.model, r.version) }
+
+// Acquire borrows a model; its faults have the words that V2 clients know.
+func (a *App) Acquire(model, version string) (Model, error) {
+	r := route{model: model, version: version}
+
 	m, err := a.models.Acquire(r.model, r.version)
 	if err == nil {
 		return m, nil
@@ -191,12 +196,11 @@ func (a *App) decode(x *Exchange, c *call, cm *compiled) error {
 		return err
 	}
 
-	if err := a.pictures(x, c, cm); err != nil {
+	if err := a.pictures(x.Context, c, cm); err != nil {
 		return err
 	}
 
-	c.req.Inputs, c.req.Rows, c.req.Outputs = c.v2.Inputs, c.v2.Rows, c.v2.Names
-	c.req.Priority, c.req.QueueTimeout, c.req.Deadline = c.v2.Priority, c.v2.Timeout, until
+	c.prepare(until)
 
 	return nil
 }
@@ -221,13 +225,13 @@ func headerLength(x *Exchange) (int, error) {
 }
 
 // pictures replaces BYTES inputs that hold encoded pictures by the tensors made from them.
-func (a *App) pictures(x *Exchange, c *call, cm *compiled) error {
+func (a *App) pictures(ctx context.Context, c *call, cm *compiled) error {
 	for i := range c.v2.Inputs {
 		if !c.v2.Picture[i] {
 			continue
 		}
 
-		t, err := a.picture(x, cm, i, &c.v2.Inputs[i])
+		t, err := a.picture(ctx, cm, i, &c.v2.Inputs[i])
 		if err != nil {
 			return err
 		}
@@ -238,7 +242,7 @@ func (a *App) pictures(x *Exchange, c *call, cm *compiled) error {
 	return nil
 }
 
-func (a *App) picture(x *Exchange, cm *compiled, input int, given *engine.Tensor) (engine.Tensor, error) {
+func (a *App) picture(ctx context.Context, cm *compiled, input int, given *engine.Tensor) (engine.Tensor, error) {
 	p := cm.platform.Pipeline(input)
 
 	var (
@@ -248,7 +252,7 @@ func (a *App) picture(x *Exchange, cm *compiled, input int, given *engine.Tensor
 	)
 
 	codec.EachBytes(given.Data, func(elem []byte) bool {
-		data, err = p.Append(x.Context, data, unwrapPicture(elem))
+		data, err = p.Append(ctx, data, unwrapPicture(elem))
 		rows++
 
 		return err == nil

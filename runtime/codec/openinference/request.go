@@ -88,6 +88,9 @@ type input struct {
 
 // Reset forgets everything but the memory.
 func (r *Request) Reset() {
+	clear(r.Inputs) // they may alias a large body
+	clear(r.given)
+
 	*r = Request{
 		Inputs: r.Inputs[:0], Picture: r.Picture[:0], Outputs: r.Outputs[:0], Names: r.Names[:0],
 		scan: r.scan, given: r.given[:0], order: r.order[:0], buf: r.buf[:0], dims: r.dims[:0], idMem: r.idMem[:0],
