@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,15 +12,10 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/sluice-gateway/sluice/internal/fault"
-	"github.com/sluice-gateway/sluice/internal/ortlib"
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 	"github.com/sluice-gateway/sluice/internal/telemetry/runtimetel"
 	"github.com/sluice-gateway/sluice/internal/version"
-	"github.com/sluice-gateway/sluice/runtime/engine"
-	"github.com/sluice-gateway/sluice/runtime/ort"
 	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
 )
@@ -151,42 +145,6 @@ func (w *worker) serve(ctx context.Context) error {
 	return errors.Join(err, eng.Close())
 }
 
-// closingEngine is an engine with an end.
-type closingEngine interface {
-	engine.Engine
-	Close() error
-}
-
-// engine opens ONNX Runtime. Without it the worker still starts, to tell why no model loads.
-func (w *worker) engine() closingEngine {
-	lib, err := w.opt.library, error(nil)
-	if lib == "" {
-		lib, err = ortlib.Find()
-	}
-
-	if err != nil {
-		return brokenEngine{err}
-	}
-
-	eng, err := ort.New(ort.Config{Library: lib}, w.log)
-	if err != nil {
-		return brokenEngine{err}
-	}
-
-	return eng
-}
-
-// brokenEngine loads nothing and says why.
-type brokenEngine struct{ cause error }
-
-func (brokenEngine) Name() string { return "none" }
-
-func (e brokenEngine) Load(context.Context, engine.LoadSpec) (engine.Session, error) {
-	return nil, fault.Wrap(fault.ModelInvalid, e.cause, "No engine: %s.", e.cause.Error())
-}
-
-func (brokenEngine) Close() error { return nil }
-
 // fronts are what faces clients and operators.
 type fronts struct {
 	app *serve.App
@@ -213,104 +171,6 @@ func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo
 	stop()
 
 	return errors.Join(err, <-ended)
-}
-
-// front listens, says so, loads the model and serves until ctx ends.
-func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Repo, f *fronts) error {
-	server, err := serve.NewServer(serve.ServerConfig{DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, f.app, &w.state, w.log)
-	if err != nil {
-		return fmt.Errorf("build the HTTP server: %w", err)
-	}
-
-	ln, err := serve.Listen(ctx, w.opt.listen)
-	if err != nil {
-		return fmt.Errorf("start HTTP: %w", err)
-	}
-
-	calls, err := w.listenLink(ctx)
-	if err != nil {
-		return errors.Join(err, ln.Close())
-	}
-
-	ready := announcement{HTTP: serve.Address(ln), Link: linkAddress(calls), PID: os.Getpid()}
-
-	var ops *telemetry.Ops
-
-	if w.opt.ops != "" {
-		ops, err = telemetry.ListenOps(ctx, telemetry.OpsConfig{Listen: w.opt.ops}, f.reg, w.health, telemetry.WithLog(w.log))
-		if err != nil {
-			return errors.Join(fmt.Errorf("start operations: %w", err), ln.Close())
-		}
-
-		ready.Ops = ops.Addr()
-	}
-
-	if err := w.announce(&ready); err != nil {
-		return errors.Join(err, ln.Close())
-	}
-
-	g, gctx := errgroup.WithContext(ctx)
-	opsCtx, stopOps := context.WithCancel(context.WithoutCancel(ctx))
-
-	idle := make(chan struct{})
-
-	g.Go(func() error {
-		defer stopOps() // metrics stay readable while the doors drain
-		defer close(idle)
-
-		return server.Run(gctx, ln, now)
-	})
-
-	if calls != nil {
-		door := serve.NewLinkServer(f.app, w.opt.grace, w.log)
-		g.Go(func() error { return door.Run(gctx, calls, idle) })
-	}
-
-	g.Go(func() error { return w.load(gctx, models, f.app) })
-
-	if ops != nil {
-		g.Go(func() error { return ops.Run(opsCtx) })
-	}
-
-	return g.Wait() //nolint:wrapcheck // all say what they did
-}
-
-// health is what the operations listener tells.
-func (w *worker) health() telemetry.Health {
-	state, reason := w.state.Report()
-
-	return telemetry.Health{Ready: state == "ready", State: state, Reason: reason}
-}
-
-// announcement is the ready line.
-type announcement struct {
-	HTTP string `json:"http"`
-	Link string `json:"link,omitempty"`
-	GRPC string `json:"grpc,omitempty"`
-	Ops  string `json:"ops,omitempty"`
-	PID  int    `json:"pid"`
-}
-
-// announce writes the ready line.
-func (w *worker) announce(a *announcement) error {
-	w.log.Info("listening", slog.String("http", a.HTTP), slog.String("grpc", a.GRPC), slog.String("ops", a.Ops))
-
-	if w.opt.readyFD < 0 {
-		return nil
-	}
-
-	f := os.NewFile(uintptr(w.opt.readyFD), "ready")
-
-	line, err := json.Marshal(a)
-	if err == nil {
-		_, err = f.Write(append(line, '\n'))
-	}
-
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write the ready line: %w", err)
-	}
-
-	return nil
 }
 
 // load loads the model. A model that cannot be loaded leaves the reason readable for a while.

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-gateway/sluice/internal/telemetry"
+	"github.com/sluice-gateway/sluice/runtime/repo"
+	"github.com/sluice-gateway/sluice/runtime/serve"
+	"github.com/sluice-gateway/sluice/runtime/serve/rpc"
+)
+
+// doors are the open listeners of a worker; those that were not asked for are nil.
+type doors struct {
+	http, link, grpc net.Listener
+	ops              *telemetry.Ops
+}
+
+// open opens every listener, or none.
+func (w *worker) open(ctx context.Context, reg *telemetry.Registry) (*doors, error) {
+	d := &doors{}
+
+	var err error
+	if d.http, err = serve.Listen(ctx, w.opt.listen); err != nil {
+		return nil, fmt.Errorf("start HTTP: %w", err)
+	}
+
+	if d.link, err = w.listenLink(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+
+	if w.opt.grpc != "" {
+		if d.grpc, err = serve.Listen(ctx, w.opt.grpc); err != nil {
+			return nil, errors.Join(fmt.Errorf("start gRPC: %w", err), d.close())
+		}
+	}
+
+	if w.opt.ops != "" {
+		d.ops, err = telemetry.ListenOps(ctx, telemetry.OpsConfig{Listen: w.opt.ops}, reg, w.health, telemetry.WithLog(w.log))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("start operations: %w", err), d.close())
+		}
+	}
+
+	return d, nil
+}
+
+// close closes listeners that nobody serves.
+func (d *doors) close() error {
+	var errs []error
+
+	for _, ln := range []net.Listener{d.http, d.link, d.grpc} {
+		if ln != nil {
+			errs = append(errs, ln.Close())
+		}
+	}
+
+	if d.ops != nil {
+		errs = append(errs, d.ops.Close())
+	}
+
+	return errors.Join(errs...)
+}
+
+// announcement is the ready line.
+type announcement struct {
+	HTTP string `json:"http"`
+	Link string `json:"link,omitempty"`
+	GRPC string `json:"grpc,omitempty"`
+	Ops  string `json:"ops,omitempty"`
+	PID  int    `json:"pid"`
+}
+
+func (d *doors) addresses() announcement {
+	a := announcement{HTTP: serve.Address(d.http), Link: linkAddress(d.link), PID: os.Getpid()}
+
+	if d.grpc != nil {
+		a.GRPC = serve.Address(d.grpc)
+	}
+
+	if d.ops != nil {
+		a.Ops = d.ops.Addr()
+	}
+
+	return a
+}
+
+// announce writes the ready line.
+func (w *worker) announce(a announcement) error {
+	w.log.Info("listening", slog.String("http", a.HTTP), slog.String("link", a.Link),
+		slog.String("grpc", a.GRPC), slog.String("ops", a.Ops))
+
+	if w.opt.readyFD < 0 {
+		return nil
+	}
+
+	f := os.NewFile(uintptr(w.opt.readyFD), "ready")
+
+	line, err := json.Marshal(a)
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
+
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write the ready line: %w", err)
+	}
+
+	return nil
+}
+
+// front listens, says so, loads the model and serves until ctx ends.
+func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Repo, f *fronts) error {
+	server, err := serve.NewServer(serve.ServerConfig{DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, f.app, &w.state, w.log)
+	if err != nil {
+		return fmt.Errorf("build the HTTP server: %w", err)
+	}
+
+	d, err := w.open(ctx, f.reg)
+	if err != nil {
+		return err
+	}
+
+	if err := w.announce(d.addresses()); err != nil {
+		return errors.Join(err, d.close())
+	}
+
+	g, gctx := errgroup.WithContext(ctx)
+	opsCtx, stopOps := context.WithCancel(context.WithoutCancel(ctx))
+	idle := make(chan struct{})
+
+	g.Go(func() error {
+		defer stopOps() // metrics stay readable while the doors drain
+		defer close(idle)
+
+		return server.Run(gctx, d.http, now)
+	})
+
+	if d.link != nil {
+		door := serve.NewLinkServer(f.app, w.opt.grace, w.log)
+		g.Go(func() error { return door.Run(gctx, d.link, idle) })
+	}
+
+	if d.grpc != nil {
+		door := rpc.New(rpc.Config{MaxMessage: int(w.opt.maxBody), DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, f.app, w.log)
+		g.Go(func() error { return door.Run(gctx, d.grpc, now) })
+	}
+
+	if d.ops != nil {
+		g.Go(func() error { return d.ops.Run(opsCtx) })
+	}
+
+	g.Go(func() error { return w.load(gctx, models, f.app) })
+
+	return g.Wait() //nolint:wrapcheck // all say what they did
+}
+
+// health is what the operations listener tells.
+func (w *worker) health() telemetry.Health {
+	state, reason := w.state.Report()
+
+	return telemetry.Health{Ready: state == "ready", State: state, Reason: reason}
+}
