@@ -148,6 +148,6 @@ func (l *accessLog) more(buf []byte) []byte {
 func (l *accessLog) write(b []byte) {
 	if _, err := l.out.Write(b); err != nil {
 		l.dropped()
-		l.log.Debug("cannot write the access log", "err", err.Error())
+		l.log.Debug("cannot write the access log", slog.String("err", err.Error()))
 	}
 }

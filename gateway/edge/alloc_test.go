@@ -35,6 +35,8 @@ var contentType = []byte("application/json")
 
 // roundTrip sends one request and reads its answer without allocating.
 func roundTrip(tb testing.TB, c net.Conn, buf []byte) {
+	tb.Helper()
+
 	if _, err := c.Write(predict); err != nil {
 		tb.Fatal(err)
 	}

@@ -164,7 +164,7 @@ func (a *answer) endStream() {
 	s.done(err)
 }
 
-var errPanicked = errors.New("edge: the stream panicked") //nolint:gochecknoglobals // a sentinel
+var errPanicked = errors.New("edge: the stream panicked")
 
 // stream adapts chunks to io.Reader.
 type stream struct {

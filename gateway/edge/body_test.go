@@ -81,14 +81,8 @@ func TestBodiesArriveWhole(t *testing.T) {
 				}
 
 				for _, want := range []string{body, "next"} {
-					res, err := http.ReadResponse(br, nil)
-					if err != nil {
-						t.Fatalf("%s %s of %d: %v", path, name, size, err)
-					}
-
-					got, err := io.ReadAll(res.Body)
-					if err != nil || string(got) != want || res.StatusCode != 200 {
-						t.Fatalf("%s %s of %d: %d, %d bytes, want %d, %v", path, name, size, res.StatusCode, len(got), len(want), err)
+					if res := readReply(t, br); res.body != want || res.status != http.StatusOK {
+						t.Fatalf("%s %s of %d: %d, %d bytes, want %d", path, name, size, res.status, len(res.body), len(want))
 					}
 				}
 			}
@@ -142,19 +136,11 @@ func TestBodyLimitIsEnforcedBeforeAndWhileReading(t *testing.T) {
 		{"one large chunk", "POST / HTTP/1.1\r\n" + hostLine + "Transfer-Encoding: chunked\r\n\r\n3fffffffffffffff\r\n" + strings.Repeat("x", 90_000), 413, 60_000},
 	} {
 		c := r.dial(t)
-		if _, err := io.WriteString(c, tc.raw); err != nil {
-			t.Fatal(err)
-		}
 
-		res, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			t.Fatalf("%s: %v", tc.name, err)
-		}
-
-		body, _ := io.ReadAll(res.Body)
-		if res.StatusCode != tc.status || res.Close != (tc.status != 200) || read.Load() > tc.most ||
-			tc.status == 413 && !bytes.Contains(body, []byte("ModelArts.4104")) {
-			t.Errorf("%s: %d, close %v, read %d, %s", tc.name, res.StatusCode, res.Close, read.Load(), body)
+		res := ask(t, c, bufio.NewReader(c), tc.raw)
+		if res.status != tc.status || res.close != (tc.status != 200) || read.Load() > tc.most ||
+			tc.status == 413 && !strings.Contains(res.body, "ModelArts.4104") {
+			t.Errorf("%s: %+v, read %d", tc.name, res, read.Load())
 		}
 	}
 }
@@ -180,19 +166,9 @@ func TestUnwantedBodyDoesNotHoldUpTheAnswer(t *testing.T) {
 		c := r.dial(t)
 		br := bufio.NewReader(c)
 
-		if _, err := io.WriteString(c, "POST / HTTP/1.1\r\n"+hostLine+tc.head+"\r\n"+tc.body); err != nil {
-			t.Fatal(err)
-		}
-
-		res, err := http.ReadResponse(br, nil)
-		if err != nil {
-			t.Fatalf("%s: %v", tc.name, err)
-		}
-
-		_, _ = io.Copy(io.Discard, res.Body)
-
-		if res.StatusCode != 401 || res.Close == tc.keeps {
-			t.Errorf("%s: %d, close %v", tc.name, res.StatusCode, res.Close)
+		res := ask(t, c, br, "POST / HTTP/1.1\r\n"+hostLine+tc.head+"\r\n"+tc.body)
+		if res.status != http.StatusUnauthorized || res.close == tc.keeps {
+			t.Errorf("%s: %+v", tc.name, res)
 		}
 
 		if !tc.keeps {
@@ -204,12 +180,9 @@ func TestUnwantedBodyDoesNotHoldUpTheAnswer(t *testing.T) {
 			rest = strings.Repeat("x", 60_000)
 		}
 
-		if _, err := io.WriteString(c, rest+"GET / HTTP/1.1\r\n"+hostLine+"Connection: close\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-
-		if res, err = http.ReadResponse(br, nil); err != nil || res.StatusCode != 401 {
-			t.Errorf("%s: the next request: %v", tc.name, err)
+		res = ask(t, c, br, rest+"GET / HTTP/1.1\r\n"+hostLine+"Connection: close\r\n\r\n")
+		if res.status != http.StatusUnauthorized {
+			t.Errorf("%s: the next request: %+v", tc.name, res)
 		}
 	}
 }
@@ -238,17 +211,8 @@ func TestContinueIsSentWhenTheBodyIsWanted(t *testing.T) {
 			body = chunked(body, 5)
 		}
 
-		if _, err := io.WriteString(c, body); err != nil {
-			t.Fatal(err)
-		}
-
-		res, err := http.ReadResponse(br, nil)
-		if err != nil || res.StatusCode != 200 {
-			t.Fatalf("%v", err)
-		}
-
-		if text, _ := io.ReadAll(res.Body); !bytes.Contains(text, []byte(`"body":"hello"`)) {
-			t.Errorf("%s", text)
+		if res := ask(t, c, br, body); res.status != http.StatusOK || !strings.Contains(res.body, `"body":"hello"`) {
+			t.Errorf("%+v", res)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -146,28 +147,11 @@ func (c *conn) next() nextResult {
 		return nextEnd
 	}
 
-	x := c.x
-	if x == nil {
-		if !c.awaitFirstByte() {
-			return nextEnd
-		}
-
-		x = c.x
-	} else if x.r == x.w {
-		x.r, x.w = 0, 0
-
-		if c.door.edge.cfg.LowMemory {
-			return nextIdle
-		}
-
-		if r := c.awaitHot(); r != nextReady {
-			return r
-		}
-	} else if !c.state.CompareAndSwap(connIdle, connActive) {
-		return nextEnd
+	if r := c.await(); r != nextReady {
+		return r
 	}
 
-	x.begin()
+	c.x.begin()
 
 	if err := c.readHead(); err != nil {
 		var f *fault.Error
@@ -176,6 +160,30 @@ func (c *conn) next() nextResult {
 		}
 
 		return nextEnd
+	}
+
+	return nextReady
+}
+
+// await returns when there is something to read, with the connection marked as active.
+func (c *conn) await() nextResult {
+	x := c.x
+
+	switch {
+	case x == nil:
+		if !c.awaitFirstByte() {
+			return nextEnd
+		}
+	case x.r < x.w: // a pipelined request
+		if !c.state.CompareAndSwap(connIdle, connActive) {
+			return nextEnd
+		}
+	case c.door.edge.cfg.LowMemory:
+		return nextIdle
+	default:
+		x.r, x.w = 0, 0
+
+		return c.awaitHot()
 	}
 
 	return nextReady
@@ -357,7 +365,7 @@ func (c *conn) serve() {
 		err := c.x.server.ServeConn(c)
 
 		if err != nil && !isNetError(err) {
-			c.door.edge.log.Debug("edge connection ended", "remote", c.remote.String(), "err", err.Error())
+			c.door.edge.log.Debug("edge connection ended", slog.String("remote", c.remote.String()), slog.String("err", err.Error()))
 		}
 
 		if c.feed == 0 && (c.x == nil || c.x.r == c.x.w) {

@@ -158,7 +158,7 @@ type answered struct {
 }
 
 // answers parses what the server sent; interim answers are left out.
-func answers(data []byte, head bool) []answered {
+func answers(data []byte, first string) []answered {
 	var out []answered
 
 	br := bufio.NewReader(bytes.NewReader(data))
@@ -169,8 +169,8 @@ func answers(data []byte, head bool) []answered {
 		}
 
 		method := http.MethodGet
-		if head && len(out) == 0 {
-			method = http.MethodHead
+		if len(out) == 0 {
+			method = first
 		}
 
 		res, err := http.ReadResponse(br, &http.Request{Method: method})
@@ -211,15 +211,15 @@ func replay(t *testing.T, addr string, c *corpusCase) string {
 	k := &collector{last: time.Now()}
 	go k.run(conn)
 
-	head := false
+	first := http.MethodGet
 
 	for i, s := range c.steps(t) {
 		if s.after > 0 {
 			<-time.After(s.after)
 		}
 
-		if i == 0 {
-			head = bytes.HasPrefix(s.bytes, []byte("HEAD "))
+		if i == 0 && bytes.HasPrefix(s.bytes, []byte("HEAD ")) {
+			first = http.MethodHead
 		}
 
 		_ = conn.SetWriteDeadline(time.Now().Add(3 * time.Second))
@@ -229,18 +229,22 @@ func replay(t *testing.T, addr string, c *corpusCase) string {
 	}
 
 	data, closed := k.settle(quiet, 4*time.Second)
-	got := answers(data, head)
+	got := answers(data, first)
 
-	if !closed {
-		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-		if _, err := io.WriteString(conn, "GET /canary HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n"); err == nil {
-			all, _ := k.settle(quiet, 2*time.Second)
-			if later := answers(all, head); len(later) > len(got) {
-				if l := later[len(later)-1]; l.echo != nil && l.echo.URI != "/canary" {
-					got = append(got, l)
-				}
-			}
-		}
+	if closed {
+		return verdict(c, got, closed)
+	}
+
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(conn, "GET /canary HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n"); err != nil {
+		return verdict(c, got, closed)
+	}
+
+	all, _ := k.settle(quiet, 2*time.Second)
+
+	later := answers(all, first)
+	if n := len(later); n > len(got) && later[n-1].echo != nil && later[n-1].echo.URI != "/canary" {
+		got = append(got, later[n-1])
 	}
 
 	return verdict(c, got, closed)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -44,7 +45,7 @@ func (e *Edge) listen(ctx context.Context, kind Door, addr string, conf *tls.Con
 const maxAcceptPause = time.Second
 
 // accept takes connections until the listener is closed.
-func (d *door) accept(ctx context.Context) error {
+func (d *door) accept(ctx context.Context) {
 	pause := time.Duration(0)
 
 	for {
@@ -58,19 +59,20 @@ func (d *door) accept(ctx context.Context) error {
 		}
 
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 
 		// Out of descriptors or a connection that died in the queue: try again, slower each time.
 		pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
-		d.edge.log.Warn("edge cannot accept", "door", d.kind.String(), "err", err.Error(), "pause_ms", pause.Milliseconds())
+		d.edge.log.Warn("edge cannot accept", slog.String("door", d.kind.String()), slog.String("err", err.Error()),
+			slog.Int64("pause_ms", pause.Milliseconds()))
 
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 
-			return nil
+			return
 		case <-timer.C:
 		}
 	}
@@ -136,7 +138,7 @@ func (d *door) handshake(c *conn) bool {
 	}
 
 	if err := t.HandshakeContext(context.Background()); err != nil {
-		d.edge.log.Debug("edge TLS handshake failed", "remote", c.remote.String(), "err", err.Error())
+		d.edge.log.Debug("edge TLS handshake failed", slog.String("remote", c.remote.String()), slog.String("err", err.Error()))
 
 		return false
 	}

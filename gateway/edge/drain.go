@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -21,7 +22,7 @@ func (e *Edge) drain(ctx context.Context) Summary {
 	e.wait(ctx, e.cfg.Drain.Delay.D(), e.deserted)
 
 	if err := e.closeListeners(); err != nil {
-		e.log.Warn("edge cannot close a door", "err", err.Error())
+		e.log.Warn("edge cannot close a door", slog.String("err", err.Error()))
 	}
 
 	e.wait(ctx, e.cfg.Drain.Deadline.D(), func() bool {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -58,43 +57,32 @@ func TestDrainAnswersWhatComesAndFinishesWhatRuns(t *testing.T) {
 
 	idle := dialAddr(t, e.HTTPAddr())
 	idleReader := bufio.NewReader(idle)
-	ask := func(c net.Conn, br *bufio.Reader, path string) *http.Response {
-		if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\n"+hostLine+"\r\n"); err != nil {
-			t.Fatal(err)
-		}
-
-		res, err := http.ReadResponse(br, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-
-		_, _ = io.Copy(io.Discard, res.Body)
-
-		return res
+	get := func(c net.Conn, br *bufio.Reader, path string) reply {
+		return ask(t, c, br, "GET "+path+" HTTP/1.1\r\n"+hostLine+"\r\n")
 	}
 
-	if res := ask(idle, idleReader, "/t"); res.StatusCode != 200 || res.Close {
-		t.Fatalf("before: %d, close %v", res.StatusCode, res.Close)
+	if res := get(idle, idleReader, "/t"); res.status != 200 || res.close {
+		t.Fatalf("before: %d, close %v", res.status, res.close)
 	}
 
 	begin()
 
 	// The doors stay open: readiness turns, and every answer asks to go elsewhere.
-	fresh := func(path string) *http.Response {
+	fresh := func(path string) reply {
 		c := dialAddr(t, e.HTTPAddr())
 		defer c.Close()
 
-		return ask(c, bufio.NewReader(c), path)
+		return get(c, bufio.NewReader(c), path)
 	}
 
-	eventually(t, "health turns 503", func() bool { return fresh("/health").StatusCode == 503 })
+	eventually(t, "health turns 503", func() bool { return fresh("/health").status == 503 })
 
-	if res := fresh("/t"); res.StatusCode != 200 || !res.Close {
-		t.Errorf("during, new connection: %d, close %v", res.StatusCode, res.Close)
+	if res := fresh("/t"); res.status != 200 || !res.close {
+		t.Errorf("during, new connection: %d, close %v", res.status, res.close)
 	}
 
-	if res := ask(idle, idleReader, "/t"); res.StatusCode != 200 || !res.Close {
-		t.Errorf("during, kept connection: %d, close %v", res.StatusCode, res.Close)
+	if res := get(idle, idleReader, "/t"); res.status != 200 || !res.close {
+		t.Errorf("during, kept connection: %d, close %v", res.status, res.close)
 	}
 
 	eventually(t, "the door closes", func() bool {

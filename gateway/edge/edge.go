@@ -175,34 +175,25 @@ func (e *Edge) Run(ctx context.Context) error {
 	group.Go(func() error { return e.access.run(inner) })
 	group.Go(func() error { return e.watch(inner) })
 
-	accepting, failed := context.WithCancelCause(ctx)
-	defer failed(nil)
-
 	for _, d := range e.doors {
 		group.Go(func() error {
-			if err := d.accept(inner); err != nil {
-				failed(fmt.Errorf("%s door: %w", d.kind, err))
-			}
+			d.accept(inner)
 
 			return nil
 		})
 	}
 
-	<-accepting.Done()
+	<-ctx.Done()
 
 	s := e.drain(inner)
 	stop()
 
 	err := group.Wait()
 
-	e.log.Info("edge drained", "waited_ms", s.Waited.Milliseconds(), "in_flight_at_start", s.InFlight, "cut", s.Cut,
-		"connections_cut", s.Connections)
+	e.log.Info("edge drained", slog.Int64("waited_ms", s.Waited.Milliseconds()), slog.Int("in_flight_at_start", s.InFlight),
+		slog.Int("cut", s.Cut), slog.Int("connections_cut", s.Connections))
 
-	if cause := context.Cause(accepting); ctx.Err() == nil && cause != nil {
-		err = errors.Join(err, cause)
-	}
-
-	return err
+	return err //nolint:wrapcheck // of our own parts
 }
 
 // Abort ends a drain at once; a second signal calls it. It may be called at any time, also
@@ -265,7 +256,8 @@ func (e *Edge) unbuffer(b *[]byte) { e.buffers.Put(b) }
 // panicked logs a panic that became a 500 for one request.
 func (e *Edge) panicked(v any, id string) {
 	e.hooks.Panicked()
-	e.log.Error("panic while serving a request", "request_id", id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	e.log.Error("panic while serving a request", slog.String("request_id", id), slog.String("panic", fmt.Sprint(v)),
+		slog.String("stack", string(debug.Stack())))
 }
 
 // Summary says how a drain went.

@@ -94,7 +94,7 @@ func TestErrorBodiesNameCodeAndRequest(t *testing.T) {
 			t.Fatalf("%.60q: %v in %q", tc.raw, err, raw)
 		}
 
-		if got := answers([]byte(raw), false); len(got) != 1 || got[0].status != tc.status || body.Code != tc.code || body.Msg == "" {
+		if got := answers([]byte(raw), "GET"); len(got) != 1 || got[0].status != tc.status || body.Code != tc.code || body.Msg == "" {
 			t.Errorf("%.60q: %+v %+v", tc.raw, got, body)
 		}
 

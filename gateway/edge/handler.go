@@ -43,7 +43,7 @@ func (x *exchange) fill() {
 	x.call.Remote = c.door.edge.client(c.remote, h)
 	x.call.TLS = c.door.kind == DoorHTTPS
 	x.call.Start = x.start
-	x.call.Context = x.ctx
+	x.call.Context = x.ctx //nolint:fatcontext // one context for one call
 }
 
 // guarded runs the request; a panic becomes its 500.

@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -188,6 +190,43 @@ func (r *running) send(tb testing.TB, raw string) string {
 	return string(b)
 }
 
+// reply is a whole answer.
+type reply struct {
+	status int
+	close  bool
+	header http.Header
+	body   string
+}
+
+// readReply reads one answer to a request that may have a body.
+func readReply(tb testing.TB, br *bufio.Reader) reply {
+	tb.Helper()
+
+	res, err := http.ReadResponse(br, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer res.Body.Close()
+
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+
+	return reply{res.StatusCode, res.Close, res.Header, string(b)}
+}
+
+// ask sends raw and reads one answer.
+func ask(tb testing.TB, c net.Conn, br *bufio.Reader, raw string) reply {
+	tb.Helper()
+
+	if _, err := io.WriteString(c, raw); err != nil {
+		tb.Fatal(err)
+	}
+
+	return readReply(tb, br)
+}
+
 // eventually polls until ok, for what happens on another goroutine.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
@@ -210,4 +249,4 @@ func ms(n int) config.Duration { return config.Duration(time.Duration(n) * time.
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
-func insecure() *tls.Config { return &tls.Config{InsecureSkipVerify: true} } //nolint:gosec // a test against a certificate made in it
+func insecure() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }

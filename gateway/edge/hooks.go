@@ -64,7 +64,6 @@ type Hooks struct {
 	Panicked func()
 }
 
-//nolint:gocognit // a flat list
 func (h *Hooks) fill() {
 	if h.Started == nil {
 		h.Started = func(Door) {}

@@ -67,14 +67,9 @@ func TestHTTPSServesTheSameCorridor(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		res, err := http.ReadResponse(br, req)
-		if err != nil {
-			t.Fatal(err)
-		}
-
-		got, err := io.ReadAll(res.Body)
-		if err != nil || string(got) != body || !strings.HasPrefix(res.Header.Get("Strict-Transport-Security"), "max-age=15552000") {
-			t.Fatalf("%d bytes of %d, %v, %v", len(got), size, res.Header, err)
+		res := readReply(t, br)
+		if res.body != body || !strings.HasPrefix(res.header.Get("Strict-Transport-Security"), "max-age=15552000") {
+			t.Fatalf("%d bytes of %d, %v", len(res.body), size, res.header)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func measureIdle(t *testing.T, low bool, count int) int {
 	before := resident(t)
 
 	// The client is another process: its half of the connections must not be counted.
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestIdleConnectionsAreSmall") //nolint:gosec // this very test
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestIdleConnectionsAreSmall")
 	cmd.Env = append(os.Environ(), "SLUICE_IDLE_CLIENT="+r.HTTPAddr(), fmt.Sprintf("SLUICE_IDLE_COUNT=%d", count))
 
 	out, err := cmd.StdoutPipe()

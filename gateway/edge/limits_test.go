@@ -64,8 +64,8 @@ func TestConnectionsAreCappedInAllAndPerSource(t *testing.T) {
 			eventually(t, "one is gone", func() bool { return r.Connections() == 1 })
 
 			for _, c := range []net.Conn{two, r.dial(t)} {
-				if res := get(t, c, "GET / HTTP/1.1\r\n"+hostLine+"\r\n"); res.StatusCode != 200 {
-					t.Errorf("%d", res.StatusCode)
+				if res := ask(t, c, bufio.NewReader(c), "GET / HTTP/1.1\r\n"+hostLine+"\r\n"); res.status != http.StatusOK {
+					t.Errorf("%+v", res)
 				}
 			}
 
@@ -82,22 +82,7 @@ func TestConnectionsAreCappedInAllAndPerSource(t *testing.T) {
 func TestConnectionsEndAfterTheirRequestsOrTheirAge(t *testing.T) {
 	t.Parallel()
 
-	ask := func(t *testing.T, c net.Conn, br *bufio.Reader) *http.Response {
-		t.Helper()
-
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\n"+hostLine+"\r\n"); err != nil {
-			t.Fatal(err)
-		}
-
-		res, err := http.ReadResponse(br, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-
-		_, _ = io.Copy(io.Discard, res.Body)
-
-		return res
-	}
+	const raw = "GET / HTTP/1.1\r\n" + hostLine + "\r\n"
 
 	t.Run("requests", func(t *testing.T) {
 		t.Parallel()
@@ -108,8 +93,8 @@ func TestConnectionsEndAfterTheirRequestsOrTheirAge(t *testing.T) {
 		br := bufio.NewReader(c)
 
 		for i := 1; i <= 3; i++ {
-			if res := ask(t, c, br); res.Close != (i == 3) {
-				t.Errorf("answer %d: close %v", i, res.Close)
+			if res := ask(t, c, br, raw); res.close != (i == 3) {
+				t.Errorf("answer %d: close %v", i, res.close)
 			}
 		}
 	})
@@ -122,13 +107,13 @@ func TestConnectionsEndAfterTheirRequestsOrTheirAge(t *testing.T) {
 		c := start(t, cfg, &echo{}).dial(t)
 		br := bufio.NewReader(c)
 
-		if res := ask(t, c, br); res.Close {
+		if res := ask(t, c, br, raw); res.close {
 			t.Error("a young connection was closed")
 		}
 
 		<-time.After(350 * time.Millisecond)
 
-		if res := ask(t, c, br); !res.Close {
+		if res := ask(t, c, br, raw); !res.close {
 			t.Error("an old connection was kept")
 		}
 	})
@@ -166,20 +151,15 @@ func TestConnectionsSurviveParking(t *testing.T) {
 			}
 
 			for n := range 1 + (i+1)%2 {
-				res, err := http.ReadResponse(br, nil)
-				if err != nil {
-					t.Fatalf("low %v, request %d.%d: %v", low, i, n, err)
-				}
-
-				body, _ := io.ReadAll(res.Body)
+				res := readReply(t, br)
 				want := fmt.Sprintf(`"uri":"/%d"`, i)
 
 				if n == 1 {
 					want = `"uri":"/piped"`
 				}
 
-				if res.StatusCode != 200 || !strings.Contains(string(body), want) {
-					t.Fatalf("low %v, request %d.%d: %d %s", low, i, n, res.StatusCode, body)
+				if res.status != http.StatusOK || !strings.Contains(res.body, want) {
+					t.Fatalf("low %v, request %d.%d: %+v", low, i, n, res)
 				}
 			}
 		}
@@ -330,13 +310,7 @@ func TestSampledLogKeepsWhatIsNotServed(t *testing.T) {
 			path = "/bad"
 		}
 
-		if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\n"+hostLine+"\r\n"); err != nil {
-			t.Fatal(err)
-		}
-
-		if _, err := http.ReadResponse(br, nil); err != nil {
-			t.Fatal(err)
-		}
+		ask(t, c, br, "GET "+path+" HTTP/1.1\r\n"+hostLine+"\r\n")
 	}
 
 	if err := r.stop(); err != nil {

@@ -24,7 +24,6 @@ func (e *Edge) client(peer netip.AddrPort, h *head) netip.AddrPort {
 		for len(value) > 0 {
 			at := bytes.LastIndexByte(value, ',')
 			addr, err := netip.ParseAddr(string(bytes.TrimSpace(value[at+1:])))
-
 			if err != nil {
 				return client
 			}

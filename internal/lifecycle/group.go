@@ -68,15 +68,15 @@ func (g *Group) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case p := <-ended:
 		first = fmt.Errorf("%s: %w", p.name, p.failure())
-		g.log.Error("a part of the process ended", "part", p.name, "err", p.failure().Error())
+		g.log.Error("a part of the process ended", slog.String("part", p.name), slog.String("err", p.failure().Error()))
 	}
 
 	return errors.Join(first, g.stop(first))
 }
 
 var (
-	errEnded = errors.New("ended without being asked to") //nolint:gochecknoglobals // a sentinel
-	errStuck = errors.New("did not stop in time")         //nolint:gochecknoglobals // a sentinel
+	errEnded = errors.New("ended without being asked to")
+	errStuck = errors.New("did not stop in time")
 )
 
 func (p *part) failure() error {

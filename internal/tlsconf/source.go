@@ -59,7 +59,7 @@ func New(cfg Config, log *slog.Logger) (*Source, error) {
 		}
 
 		if made {
-			log.Info("made a self-signed certificate", "cert", f.Cert)
+			log.Info("made a self-signed certificate", slog.String("cert", f.Cert))
 		}
 
 		s.files = []Files{f}
@@ -216,7 +216,7 @@ func (s *Source) Run(ctx context.Context) error {
 func (s *Source) check(failed []stamp) []stamp {
 	if len(s.cfg.Certificates) == 0 {
 		if _, err := ensureSelfSigned(s.files[0], s.cfg.SelfSigned.Hosts, time.Now()); err != nil {
-			s.log.Warn("cannot renew the self-signed certificate", "err", err.Error())
+			s.log.Warn("cannot renew the self-signed certificate", slog.String("err", err.Error()))
 		}
 	}
 
@@ -226,12 +226,12 @@ func (s *Source) check(failed []stamp) []stamp {
 	}
 
 	if err := s.Reload(); err != nil {
-		s.log.Error("keeping the old certificates", "err", err.Error())
+		s.log.Error("keeping the old certificates", slog.String("err", err.Error()))
 
 		return now
 	}
 
-	s.log.Info("loaded new certificates", "expires", s.Expires().Format(time.RFC3339))
+	s.log.Info("loaded new certificates", slog.String("expires", s.Expires().Format(time.RFC3339)))
 
 	return nil
 }

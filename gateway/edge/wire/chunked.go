@@ -189,7 +189,7 @@ func (c *ChunkReader) trailer(b byte) *fault.Error {
 		return errTrailer
 	}
 
-	switch c.state {
+	switch c.state { //nolint:exhaustive // the states of trailers
 	case trailerStart:
 		switch {
 		case b == '\r':

@@ -275,7 +275,7 @@ func TestPrematureNeverContradictsParse(t *testing.T) {
 		"acceptable":           {request(get, host, "X: "+strings.Repeat("a", 500)), false},
 		"blank line before":    {"\r\n" + request(get, host), false},
 		"bare LF":              {"GET /t HTTP/1.1\nHost: a\n\n", true},
-		"LF LF":                {get + "\r\nHost: a\r\nX: y\n\n", true},
+		"two LF":               {get + "\r\nHost: a\r\nX: y\n\n", true},
 		"TLS":                  {"\x16\x03\x01\x02\x00\x01\x00\x01", true},
 		"HTTP/2":               {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false},
 		"long line, no end":    {"GET /" + strings.Repeat("a", 600), true},

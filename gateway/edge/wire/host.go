@@ -35,8 +35,6 @@ func checkHost(b []byte) *fault.Error {
 		return errHost
 	}
 
-	name, port := b, []byte(nil)
-
 	if b[0] == '[' {
 		end := bytes.IndexByte(b, ']')
 		if end < 0 || !ipv6(b[1:end]) {
@@ -52,14 +50,8 @@ func checkHost(b []byte) *fault.Error {
 		return nil
 	}
 
-	if i := bytes.IndexByte(b, ':'); i >= 0 {
-		name, port = b[:i], b[i+1:]
-		if !validPort(port) {
-			return errHost
-		}
-	}
-
-	if !validName(name) {
+	name, port, hasPort := bytes.Cut(b, []byte{':'})
+	if hasPort && !validPort(port) || !validName(name) {
 		return errHost
 	}
 

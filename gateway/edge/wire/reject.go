@@ -4,8 +4,6 @@ import "github.com/sluice-gateway/sluice/internal/fault"
 
 // The reasons to turn a message away. They are values made once, so that a flood of bad
 // requests does not allocate; each says what is wrong without repeating what was sent.
-//
-//nolint:gochecknoglobals // constant values
 var (
 	errNotHTTP        = fault.New(fault.BadRequest, "The bytes are not an HTTP/1 request.")
 	errLineEnd        = fault.New(fault.BadRequest, "Lines of the request must end with CR LF.")

@@ -218,12 +218,12 @@ func (m *edgeMetrics) count(s *serviceMetrics, o gateway.Outcome, status int) {
 }
 
 // cached returns the handle, made on first use. Two makers get the same one.
-func cached(p *atomic.Pointer[prometheus.Counter], make func() prometheus.Counter) prometheus.Counter {
+func cached(p *atomic.Pointer[prometheus.Counter], create func() prometheus.Counter) prometheus.Counter {
 	if c := p.Load(); c != nil {
 		return *c
 	}
 
-	c := make()
+	c := create()
 	p.Store(&c)
 
 	return c
