@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -123,6 +124,12 @@ func watchParent(fd int, gone chan<- struct{}) {
 func (w *worker) serve(ctx context.Context) error {
 	ctx, now, stopSignals := signals(ctx)
 	defer stopSignals()
+
+	if os.Getenv("GOMAXPROCS") == "" {
+		// A model that computes holds a slot of Go's scheduler for up to 10 ms. Slots to spare keep
+		// deadlines and connections on time; the executors bound how many cores compute.
+		runtime.GOMAXPROCS(2 * repo.Cores())
+	}
 
 	eng := w.engine()
 	reg := telemetry.New(version.String())

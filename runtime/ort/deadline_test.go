@@ -1,0 +1,117 @@
+package ort_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/runtime/batch"
+	"github.com/sluice-gateway/sluice/runtime/engine"
+	"github.com/sluice-gateway/sluice/runtime/ort/onnxgen"
+	"github.com/sluice-gateway/sluice/runtime/repo"
+)
+
+// TestBoundsHoldWhileExecutorsCompute keeps every executor busy inside ONNX Runtime and
+// measures how late the bounds of other requests fire. It is not parallel: it is about time.
+func TestBoundsHoldWhileExecutorsCompute(t *testing.T) {
+	dir := filepath.Dir(write(t, onnxgen.Work(1, 512, 300)))
+	writeFile(t, filepath.Join(dir, "config.json"), `{"serving":{"max_batch_size":16,"instances":8,"warmup":{"disabled":true}}}`)
+
+	r, err := repo.New(repo.Config{}, newEngine(t), repo.Hooks{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+
+	go func() { done <- r.Run(ctx) }()
+
+	if err := r.Add(ctx, repo.Source{Name: "m", Version: "1", Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+
+	h, err := r.Acquire("m", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The bound is on the queue, because a deadline that cannot be met is refused at once.
+	ask := func(rows int64, bound time.Duration) error {
+		x := engine.Tensor{Name: "x", Type: engine.FP32, Shape: []int64{rows, 512}, Data: make([]byte, rows*512*4)}
+
+		res, err := h.Infer(ctx, &batch.Request{Rows: int(rows), Inputs: []engine.Tensor{x}, QueueTimeout: bound})
+		if err == nil {
+			res.Release()
+		}
+
+		return err
+	}
+
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		lates []time.Duration
+	)
+
+	for range 12 { // keeps the executors and the queue full
+		wg.Go(func() {
+			for range 6 {
+				if err := ask(16, time.Minute); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+
+	for i := range 60 {
+		wg.Go(func() {
+			<-time.After(time.Duration(i) * 7 * time.Millisecond)
+
+			bound := time.Duration(2+i%20) * time.Millisecond
+			start := time.Now()
+			err := ask(1, bound)
+			late := time.Since(start) - bound
+
+			if err == nil {
+				return // an executor became free in time
+			}
+
+			if fault.From(err).Code != fault.QueueTimeout {
+				t.Errorf("got %v, %v after the bound", err, late)
+			}
+
+			mu.Lock()
+			defer mu.Unlock()
+
+			lates = append(lates, late)
+		})
+	}
+
+	wg.Wait()
+	h.Release()
+	cancel()
+
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	if len(lates) == 0 {
+		t.Fatal("no bound was reached")
+	}
+
+	slices.Sort(lates)
+
+	median := lates[len(lates)/2]
+	t.Logf("%d bounds fired, %v late in the median, %v at worst", len(lates), median, lates[len(lates)-1])
+
+	// The worst depends on what else the machine does; the exact rule is tested in virtual time.
+	if median > 20*time.Millisecond {
+		t.Errorf("bounds fire %v late in the median", median)
+	}
+}
