@@ -77,6 +77,9 @@ type Task struct {
 	Model     *spec.Model
 	// Envs of the service's entry.
 	Envs map[string]string
+	// MemoryLimit in bytes of all processes of the instance together; 0 means none. An
+	// instance that exceeds it is killed.
+	MemoryLimit int64
 	// Notify hears every change of phase.
 	Notify func(Status)
 }
@@ -101,6 +104,9 @@ type Status struct {
 	Address string
 	Scheme  string
 	Link    string
+	// Dir and Env of a custom engine, for health checks that run a command.
+	Dir string
+	Env []string
 	// Exit is set with PhaseEnded.
 	Exit *Exit
 }
@@ -143,7 +149,7 @@ func (e *Exit) String() string {
 	return how
 }
 
-// Local runs instances as processes of this machine.
+// Local runs instances as processes of this machine. Of its locks, mu comes before that of a process.
 type Local struct {
 	cfg   Config
 	log   *slog.Logger
@@ -275,6 +281,17 @@ func (l *Local) Close() error {
 	l.closeLifeline()
 
 	return nil
+}
+
+// Forget removes the logs of a service.
+func (l *Local) Forget(serviceID string) {
+	if l.cfg.LogDir == "" || !filepath.IsLocal(serviceID) {
+		return
+	}
+
+	if err := os.RemoveAll(filepath.Join(l.cfg.LogDir, serviceID)); err != nil {
+		l.log.Warn("logs of a deleted service stay", slog.String("service_id", serviceID), slog.Any("error", err))
+	}
 }
 
 // LogFile is the path of the instance's log.

@@ -453,6 +453,67 @@ func TestLogFileIsBounded(t *testing.T) {
 	}
 }
 
+func TestUsageCountsTheWholeGroup(t *testing.T) {
+	t.Parallel()
+
+	l := newLocal(t, nil)
+	ch := start(t, l, "a", workerModel(packageDir(t, "")))
+	next(t, ch, launch.PhaseListening)
+
+	// An engine below its supervisor, two Go programs, takes more than one of them.
+	ch = start(t, l, "b", customModel(t.TempDir()))
+	get(t, "http://"+next(t, ch, launch.PhaseListening).Address)
+
+	all, err := l.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if a, b := all["a"].MemoryBytes, all["b"].MemoryBytes; len(all) != 2 || a < 1<<20 || b < a*3/2 {
+		t.Errorf("usage %+v", all)
+	}
+}
+
+func TestInstanceThatTakesTooMuchMemoryIsKilled(t *testing.T) {
+	t.Parallel()
+
+	l := newLocal(t, nil)
+	ch := make(chan launch.Status, 4)
+	err := l.Start(launch.Task{
+		ID: "a", ServiceID: "svc", Model: workerModel(packageDir(t, "")), MemoryLimit: 1 << 20,
+		Notify: func(s launch.Status) { ch <- s },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	next(t, ch, launch.PhaseListening)
+
+	exit := next(t, ch, launch.PhaseEnded).Exit
+	if !exit.Forced || exit.Requested || !strings.Contains(exit.Reason, "its specification allows 1 MiB") {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+func TestForgetRemovesLogs(t *testing.T) {
+	t.Parallel()
+
+	l := newLocal(t, nil)
+	ch := start(t, l, "a", workerModel(packageDir(t, "exit1")))
+	next(t, ch, launch.PhaseEnded)
+
+	if _, err := os.Stat(l.LogFile("svc", "a")); err != nil {
+		t.Fatal(err)
+	}
+
+	l.Forget("../svc") // leaves what is not its own
+	l.Forget("svc")
+
+	if _, err := os.Stat(filepath.Dir(l.LogFile("svc", "a"))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("logs are still there: %v", err)
+	}
+}
+
 func TestSuperviseRefusesNonsense(t *testing.T) {
 	t.Parallel()
 

@@ -95,10 +95,13 @@ func (p *process) live() *Exit {
 
 	pid := p.cmd.Process.Pid
 	exited := make(chan *Exit, 1)
+	listening := p.listen(ready) // before reap, which takes p.cmd away
 
 	go func() { exited <- p.reap(pid) }()
 
-	listening := p.listen(ready)
+	if limit := p.task.MemoryLimit; limit > 0 {
+		p.owner.wg.Go(func() { p.watchMemory(limit) })
+	}
 
 	for {
 		select {
@@ -195,7 +198,9 @@ func (p *process) listen(ready *os.File) <-chan Status {
 			scheme = "https"
 		}
 
-		ch <- Status{Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(p.port), Scheme: scheme}
+		ch <- Status{
+			Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(p.port), Scheme: scheme, Dir: p.cmd.Dir, Env: p.cmd.Env,
+		}
 
 		return ch
 	}
@@ -343,6 +348,18 @@ func (p *process) stop(grace time.Duration) {
 	} else {
 		p.timer = time.AfterFunc(grace, p.kill)
 	}
+}
+
+// pid is 0 while there is no process.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if p.cmd == nil {
+		return 0
+	}
+
+	return p.cmd.Process.Pid
 }
 
 func (p *process) kill() {

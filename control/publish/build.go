@@ -199,7 +199,9 @@ func (b *built) instances(src *source, serviceID string) []spec.Instance {
 
 	for id, inst := range src.instances[serviceID] {
 		_, gone := src.gone[id]
-		if !gone && inst.Address != "" && (inst.State == spec.InstanceReady || inst.State == spec.InstanceDraining) {
+		_, former := src.former[id]
+
+		if !gone && !former && inst.Address != "" && (inst.State == spec.InstanceReady || inst.State == spec.InstanceDraining) {
 			out = append(out, inst)
 		}
 	}

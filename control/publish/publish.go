@@ -24,6 +24,9 @@ const (
 
 // Config of a Publisher.
 type Config struct {
+	// Node is this machine, if it runs instances of its own: those that an earlier control process
+	// here started ended with it, whatever their records say.
+	Node string
 	// Window in which changes are collected; default 2 ms.
 	Window time.Duration
 	// Published, when set, is told of every snapshot and what it cost.
@@ -36,6 +39,7 @@ type Publisher struct {
 	store *store.Store
 	log   *slog.Logger
 	dirty chan struct{} // something changed; capacity 1
+	began int64         // ms since the epoch
 
 	mu    sync.Mutex // guards all below
 	src   source
@@ -51,7 +55,7 @@ func New(cfg Config, st *store.Store, log *slog.Logger) *Publisher {
 	}
 
 	return &Publisher{
-		cfg: cfg, store: st, log: log, dirty: make(chan struct{}, 1),
+		cfg: cfg, store: st, log: log, dirty: make(chan struct{}, 1), began: time.Now().UnixMilli(),
 		src: newSource(), built: newBuilt(), next: make(chan struct{}),
 	}
 }

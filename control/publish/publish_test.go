@@ -24,6 +24,14 @@ func start(tb testing.TB, st *store.Store) (p *publish.Publisher, stop func()) {
 	tb.Helper()
 
 	p = publish.New(publish.Config{}, st, slog.New(slog.DiscardHandler))
+
+	return p, run(tb, p)
+}
+
+// run runs p until stop is called or the test ends.
+func run(tb testing.TB, p *publish.Publisher) (stop func()) {
+	tb.Helper()
+
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
 
@@ -40,7 +48,7 @@ func start(tb testing.TB, st *store.Store) (p *publish.Publisher, stop func()) {
 	}
 	tb.Cleanup(stop)
 
-	return p, stop
+	return stop
 }
 
 // await follows snapshots until ok accepts one.
@@ -254,6 +262,35 @@ func TestRevisionNeverGoesBackOverRestarts(t *testing.T) {
 
 	again, _ := start(t, st)
 	await(t, again, snap.Revision, "after the restart", func(*spec.Snapshot) bool { return true })
+}
+
+func TestInstancesOfAnEarlierProcessAreNotPublished(t *testing.T) {
+	t.Parallel()
+
+	st := storetest.New(t)
+	e := addService(t, st, "s")
+
+	add := func(id, node string, startedAt int64) {
+		must(t, st.Instances.Put(t.Context(), "s/"+id, spec.Instance{
+			ID: id, ServiceID: "s", ModelID: "m", Template: rollout.Template(&e), Node: node,
+			State: spec.InstanceReady, Address: "127.0.0.1:1", StartedAt: startedAt,
+		}))
+	}
+	add("s-1", "here", 1)
+	add("s-2", "elsewhere", 1)
+	add("s-3", "here", time.Now().Add(time.Hour).UnixMilli())
+
+	p := publish.New(publish.Config{Node: "here"}, st, slog.New(slog.DiscardHandler))
+	run(t, p)
+
+	snap := await(t, p, 0, "first", func(*spec.Snapshot) bool { return true })
+	if got := instances(snap); got != "s-2:ready s-3:ready " {
+		t.Errorf("instances %s", got)
+	}
+
+	// A new instance counts, even if the clock was set back meanwhile.
+	add("s-4", "here", 2)
+	await(t, p, snap.Revision, "new", func(s *spec.Snapshot) bool { return instances(s) == "s-2:ready s-3:ready s-4:ready " })
 }
 
 func TestNextEndsWithItsContext(t *testing.T) {

@@ -25,6 +25,8 @@ type source struct {
 	appAPIs   map[string]map[string]spec.AppAPI // by service, by id
 	apiOwner  map[string]string                 // app API id -> service
 	gone      map[string]time.Time              // instance id -> since when
+	former    map[string]struct{}               // ids of instances that ended with an earlier process
+	loaded    map[string]bool                   // kinds that were read once
 
 	// Documents that are passed on.
 	projects    section[spec.Project]
@@ -40,6 +42,7 @@ func newSource() source {
 		services: map[string]spec.Service{}, states: map[string]spec.ServiceState{},
 		instances: map[string]map[string]spec.Instance{}, models: map[string]spec.Model{},
 		appAPIs: map[string]map[string]spec.AppAPI{}, apiOwner: map[string]string{}, gone: map[string]time.Time{},
+		former: map[string]struct{}{}, loaded: map[string]bool{},
 	}
 }
 
@@ -140,6 +143,7 @@ func follow[T any](ctx context.Context, p *Publisher, wg *sync.WaitGroup, c stor
 
 				if first {
 					p.src.missing--
+					p.src.loaded[c.Kind()] = true
 					first = false
 				}
 			}
@@ -206,6 +210,14 @@ func (p *Publisher) applyAppAPI(id string, v *spec.AppAPI) {
 
 func (p *Publisher) applyInstance(id string, v *spec.Instance) {
 	serviceID, instanceID, _ := strings.Cut(id, "/")
+
+	switch {
+	case v == nil:
+		delete(p.src.former, instanceID)
+	case !p.src.loaded[store.KindInstances] && v.Node == p.cfg.Node && v.Node != "" && v.StartedAt < p.began:
+		p.src.former[instanceID] = struct{}{}
+	}
+
 	put(p.src.instances, serviceID, instanceID, v)
 	p.touch(serviceID)
 }

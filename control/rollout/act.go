@@ -53,12 +53,21 @@ func (r *Runner) start(id string, m *spec.Model, inst spec.Instance) {
 	}
 
 	err := r.launcher.Start(launch.Task{
-		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs,
+		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs, MemoryLimit: memoryLimit(entry),
 		Notify: func(st launch.Status) { r.heard(id, m, st) },
 	})
 	if err != nil {
 		r.ended(id, inst.ID, err.Error(), false)
 	}
+}
+
+// memoryLimit is what an entry's own specification allows an instance.
+func memoryLimit(e *spec.Entry) int64 {
+	if e.CustomSpec == nil {
+		return 0
+	}
+
+	return int64(e.CustomSpec.Memory) << 20
 }
 
 // attach observes a fixed address, which has no process.
@@ -115,7 +124,7 @@ func (r *Runner) listening(id string, m *spec.Model, st launch.Status) {
 
 	o.target = health.Target{
 		Network: st.Network, Address: st.Address, Scheme: st.Scheme,
-		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: m.Package.Dir,
+		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: st.Dir, Env: st.Env,
 	}
 	r.probe(id, st.ID, o)
 }

@@ -319,11 +319,23 @@ func (r *Runner) forget(ctx context.Context, id string) error {
 		}
 	}
 
+	apis, _, err := r.store.AppAPIs.List(ctx)
+	if err != nil {
+		return fmt.Errorf("forget service: %w", err)
+	}
+
+	for _, api := range apis {
+		if api.Value.ServiceID == id {
+			ops = append(ops, r.store.AppAPIs.DeleteOp(api.ID, 0),
+				r.store.Index.DeleteOp(store.IndexKey(store.IndexAppAPI, id), 0))
+		}
+	}
+
 	if _, err := r.store.Commit(ctx, ops...); err != nil {
 		return fmt.Errorf("forget service: %w", err)
 	}
 
-	err := errors.Join(
+	err = errors.Join(
 		r.store.Instances.DeletePrefix(ctx, id+"/"),
 		r.store.Events.Drop(ctx, id),
 		r.store.UpdateLogs.Drop(ctx, id),
