@@ -133,14 +133,24 @@ func (b *builder) workers() error {
 	}
 
 	b.closers = append(b.closers, func() { b.launcher.Close() }) //nolint:errcheck // what is left was killed
-	b.publisher = publish.New(publish.Config{}, b.store, b.log)
+
+	node, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name this machine: %w", err)
+	}
+
+	b.publisher = publish.New(publish.Config{Node: node}, b.store, b.log)
 
 	prober := health.New()
 	b.closers = append(b.closers, prober.Close)
 
 	b.runner, err = rollout.New(rollout.Config{
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
-		Hooks:  rollout.Hooks{Gone: b.publisher.Gone, Forgotten: b.usage.Forget},
+		Node:   node,
+		Hooks: rollout.Hooks{Gone: b.publisher.Gone, Forgotten: func(serviceID string) {
+			b.usage.Forget(serviceID)
+			b.launcher.Forget(serviceID)
+		}},
 	}, b.store, b.launcher, prober, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare rollout: %w", err)
