@@ -376,9 +376,18 @@ func (c *conn) serve() {
 
 // recoverPanic keeps a panic that escaped the handler's own recover from ending the process.
 func (c *conn) recoverPanic() {
-	if v := recover(); v != nil {
-		c.door.edge.panicked(v, "")
-		c.ending = true
+	v := recover()
+	if v == nil {
+		return
+	}
+
+	c.door.edge.panicked(v, "")
+	c.ending = true
+
+	if c.x != nil {
+		// In whatever state it is, nobody else may get it.
+		c.x.abandon()
+		c.x = nil
 	}
 }
 

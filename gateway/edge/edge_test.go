@@ -164,6 +164,28 @@ func TestPanicIsAnAnswerToOneRequest(t *testing.T) {
 	eventually(t, "panics logged", func() bool { return strings.Count(r.log.String(), "panic while serving") == 6 })
 }
 
+func TestAPanicOutsideOfTheHandlerEndsOneConnection(t *testing.T) {
+	t.Parallel()
+
+	r := start(t, testConfig(), &echo{}, func(d *edge.Deps) {
+		d.Hooks.Ended = func(_ edge.Door, r *gateway.Record) {
+			if r.BytesIn > 0 {
+				panic("in a hook")
+			}
+		}
+	})
+
+	for range 3 {
+		r.send(t, "POST /t HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+	}
+
+	eventually(t, "nothing is left of them", func() bool { return r.Connections() == 0 && r.InFlight() == 0 })
+
+	if got := r.send(t, "GET /t HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestListenRefusesMistakesAllAtOnce(t *testing.T) {
 	t.Parallel()
 

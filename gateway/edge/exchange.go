@@ -92,7 +92,7 @@ func (x *exchange) compact() {
 
 // settle ends the call: it was answered, or the connection is gone.
 func (x *exchange) settle() {
-	x.active = false
+	x.leave()
 	e, c, rec := x.conn.door.edge, x.conn, &x.call.Record
 
 	x.out.endStream()
@@ -112,13 +112,31 @@ func (x *exchange) settle() {
 	c.busy = nil
 	c.mu.Unlock()
 
-	e.inflight.Add(-1)
 	e.hooks.Ended(c.door.kind, rec)
 	e.access.request(x)
 
 	x.ctx = x.ctx.release()
 	x.call = gateway.Call{}
 	x.out.reset()
+}
+
+// leave counts the call out.
+func (x *exchange) leave() {
+	x.active = false
+	x.conn.door.edge.inflight.Add(-1)
+}
+
+// abandon ends a call after a panic outside of its handler.
+func (x *exchange) abandon() {
+	if x.active {
+		x.leave()
+	}
+
+	x.conn.mu.Lock()
+	x.conn.busy = nil
+	x.conn.mu.Unlock()
+
+	x.ctx.cancel()
 }
 
 // ids makes request ids. They are cut from one string for many requests, so that an id costs no
