@@ -260,7 +260,7 @@ func (b *base) follow(cmd *cobra.Command, id string, wait time.Duration, wanted 
 		}
 
 		status := plainString(whole["status"])
-		line.show(fmt.Sprintf("%s %s %s%% %s", plainString(whole["service_name"]), status, text(whole["progress"]), time.Since(began).Truncate(100*time.Millisecond)))
+		line.show(progressText(whole, status) + " " + time.Since(began).Truncate(100*time.Millisecond).String())
 
 		for _, w := range wanted {
 			if status == w {
@@ -276,6 +276,15 @@ func (b *base) follow(cmd *cobra.Command, id string, wait time.Duration, wanted 
 			return fmt.Errorf("the service is still %s after %v", status, wait)
 		}
 	}
+}
+
+func progressText(service map[string]any, status string) string {
+	s := plainString(service["service_name"]) + " " + status
+	if p, ok := service["progress"].(float64); ok && status != "running" {
+		s += fmt.Sprintf(" %.0f%%", p)
+	}
+
+	return s
 }
 
 // progress rewrites one line on a terminal, and writes a line per change elsewhere.

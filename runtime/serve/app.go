@@ -180,7 +180,30 @@ func (a *App) fail(x *Exchange, err error) {
 	x.Out = codec.AppendString(x.Out, f.Code.Wire())
 	x.Out = append(x.Out, `,"error_msg":`...)
 	x.Out = codec.AppendString(x.Out, f.Message())
+
+	if id := requestID(x); id != "" {
+		x.Out = append(x.Out, `,"request_id":`...)
+		x.Out = codec.AppendString(x.Out, id)
+	}
+
 	x.Out = append(x.Out, '}')
+}
+
+// maxRequestID bounds an id that is repeated in an answer.
+const maxRequestID = 128
+
+// requestID is the id that the gateway, or the caller, gave the request.
+func requestID(x *Exchange) string {
+	if x.Header == nil {
+		return ""
+	}
+
+	id := x.Header.Get("X-Request-Id")
+	if len(id) > maxRequestID {
+		return ""
+	}
+
+	return string(id)
 }
 
 // classify gives errors of the request's own context their faults.

@@ -191,3 +191,18 @@ func TestLinkReusesNothingThatIsStillRead(t *testing.T) {
 		<-bodies
 	}
 }
+
+func TestErrorsRepeatTheRequestID(t *testing.T) {
+	t.Parallel()
+
+	w := start(t, serve.ServerConfig{})
+
+	if a := w.send(t, "POST", "/classify", "", "X-Request-Id", "abc-1"); !bytes.Contains([]byte(a.body), []byte(`"request_id":"abc-1"`)) {
+		t.Errorf("got %s", a.body)
+	}
+
+	long := string(bytes.Repeat([]byte("x"), 1000))
+	if a := w.send(t, "POST", "/classify", "", "X-Request-Id", long); bytes.Contains([]byte(a.body), []byte("xxx")) {
+		t.Errorf("a long id is repeated: %s", a.body)
+	}
+}
