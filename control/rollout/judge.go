@@ -14,10 +14,7 @@ func (s *step) retarget() {
 	want, st := s.Service.Entries, s.state
 
 	if st.Target != nil && sameTemplates(want, st.Target) {
-		st.Target, st.Generation = want, s.Service.Generation
-		if st.Upgrade == nil {
-			st.Active = want
-		}
+		s.adjust(want)
 
 		return
 	}
@@ -41,6 +38,24 @@ func (s *step) retarget() {
 	} else {
 		s.event(normal, "service is being updated")
 		s.log(spec.UpdateRunning, "")
+	}
+}
+
+// adjust takes over weights, counts and settings, which need no other instances.
+func (s *step) adjust(want []spec.Entry) {
+	st := s.state
+	updated := s.Service.Generation != st.Generation
+
+	st.Target, st.Generation = want, s.Service.Generation
+	if st.Upgrade != nil {
+		return
+	}
+
+	st.Active = want
+
+	if updated {
+		s.event(normal, "service updated")
+		s.log(spec.UpdateSuccess, "")
 	}
 }
 
@@ -179,7 +194,7 @@ func (s *step) rollback(reason, kind string) {
 	s.log(spec.UpdateFail, reason)
 
 	st.Superseded = append(st.Superseded, st.Target)
-	st.Target = st.Active
+	st.Target, st.Generation = st.Active, s.Service.Generation+1 // of the rewritten document
 	st.Upgrade = &spec.UpgradeProgress{StartedAt: s.now, ProgressAt: s.now, Rollback: true, Reason: reason}
 	s.result.Rollback = st.Active
 
