@@ -9,13 +9,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/sluice-gateway/sluice/control/registry"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
 	"github.com/sluice-gateway/sluice/spec"
-
-	"github.com/sluice-gateway/sluice/control/registry"
 )
 
 // Usage tells how services are used. The telemetry of the process implements it.

@@ -22,7 +22,6 @@ const (
 	maxAppsAsked = 1000 // apps named in one request
 )
 
-//nolint:gochecknoglobals // compiled once, never changed
 var (
 	apiName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{2,254}$`)
 	apiPath = regexp.MustCompile(`^(/[A-Za-z0-9_%*.-]+){1,255}$`)
@@ -313,7 +312,7 @@ func (a *API) createAndAuth(r *web.Request) (any, error) {
 		return nil, err
 	}
 
-	results, err := a.grant(r, api.ID, ids, false)
+	results, err := a.grant(r, api.ID, ids, keepOthers)
 	if err != nil {
 		return nil, err
 	}
@@ -321,8 +320,16 @@ func (a *API) createAndAuth(r *web.Request) (any, error) {
 	return map[string]any{"api": a.viewAppAPI(api, it.Value.Name), "auth_result": results}, nil
 }
 
-// grant lets apps call an API; exactly them when only is set.
-func (a *API) grant(r *web.Request, apiID string, ids []string, only bool) ([]authResult, error) {
+// grantMode says what becomes of the apps that a request does not name.
+type grantMode uint8
+
+const (
+	keepOthers grantMode = iota
+	onlyThese
+)
+
+// grant lets apps call an API.
+func (a *API) grant(r *web.Request, apiID string, ids []string, mode grantMode) ([]authResult, error) {
 	results := make([]authResult, 0, len(ids))
 
 	var good []string
@@ -346,7 +353,7 @@ func (a *API) grant(r *web.Request, apiID string, ids []string, only bool) ([]au
 		}
 
 		given := maps.Clone(api.AuthIDs)
-		if only || given == nil {
+		if mode == onlyThese || given == nil {
 			given = map[string]string{}
 		}
 
@@ -399,10 +406,10 @@ func (a *API) refusal(r *web.Request, id string) (string, error) {
 	}
 }
 
-func (a *API) authorizeApps(r *web.Request) (any, error)     { return a.changeGrants(r, false) }
-func (a *API) replaceAuthorized(r *web.Request) (any, error) { return a.changeGrants(r, true) }
+func (a *API) authorizeApps(r *web.Request) (any, error)     { return a.changeGrants(r, keepOthers) }
+func (a *API) replaceAuthorized(r *web.Request) (any, error) { return a.changeGrants(r, onlyThese) }
 
-func (a *API) changeGrants(r *web.Request, only bool) (any, error) {
+func (a *API) changeGrants(r *web.Request, mode grantMode) (any, error) {
 	var in appsIn
 
 	ids, err := in.read(r)
@@ -415,7 +422,7 @@ func (a *API) changeGrants(r *web.Request, only bool) (any, error) {
 		return nil, err
 	}
 
-	results, err := a.grant(r, it.ID, ids, only)
+	results, err := a.grant(r, it.ID, ids, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -535,7 +542,7 @@ func (a *API) listAuths(r *web.Request) (any, error) {
 	views := []map[string]any{}
 
 	for _, app := range web.Cut(f.page, apps) {
-		v, err := a.viewApp(&app, bound[app.ID], f.clear.show(app.ID))
+		v, err := a.viewApp(&app, bound[app.ID], f.clear)
 		if err != nil {
 			return nil, err
 		}
@@ -578,7 +585,7 @@ func (a *API) serviceAuths(r *web.Request) (any, error) {
 			continue
 		}
 
-		v, err := a.viewApp(&apps[i], bound[apps[i].ID], false)
+		v, err := a.viewApp(&apps[i], bound[apps[i].ID], clearFor{})
 		if err != nil {
 			return nil, err
 		}

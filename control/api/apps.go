@@ -49,14 +49,14 @@ type appView struct {
 	UpdatedAt   int64    `json:"updated_at"`
 }
 
-func (a *API) viewApp(app *spec.App, bound int, clear bool) (appView, error) {
+func (a *API) viewApp(app *spec.App, bound int, show clearFor) (appView, error) {
 	v := appView{
 		AppID: app.ID, Name: app.Name, Remark: app.Remark, Key: app.Key, Secret: masked, Codes: []string{},
 		Type: "APIG", BoundAPIs: bound, ProjectID: app.ProjectID, UserID: app.UserID,
 		WorkspaceID: orZero(app.WorkspaceID), CreatedAt: app.CreatedAt, UpdatedAt: app.UpdatedAt,
 	}
 
-	if clear {
+	if show.show(app.ID) {
 		plain, err := a.d.Ring.Open(app.SealedSecret, auth.AppSecretContext(app.ID))
 		if err != nil {
 			return v, fmt.Errorf("open the secret of app %s: %w", app.ID, err)
@@ -77,13 +77,13 @@ func (a *API) viewApp(app *spec.App, bound int, clear bool) (appView, error) {
 	return v, nil
 }
 
-func (a *API) answerApp(r *web.Request, app *spec.App, clear bool) (any, error) {
+func (a *API) answerApp(r *web.Request, app *spec.App, show clearFor) (any, error) {
 	bound, err := a.boundAPIs(r.Context(), app.ID)
 	if err != nil {
 		return nil, err
 	}
 
-	v, err := a.viewApp(app, len(bound), clear)
+	v, err := a.viewApp(app, len(bound), show)
 
 	return map[string]any{"app": v}, err
 }
@@ -184,22 +184,22 @@ func (a *API) createApp(r *web.Request) (any, error) {
 		return nil, fmt.Errorf("create app: %w", err)
 	}
 
-	return a.answerApp(r, &app, true)
+	return a.answerApp(r, &app, clearFor{all: true})
 }
 
 func appIndex(app *spec.App) string {
 	return store.IndexKey(store.IndexApp, app.ProjectID, app.Name)
 }
 
-// inClear tells for which apps a list shows secrets.
-type inClear struct {
+// clearFor tells for which apps a list shows secrets.
+type clearFor struct {
 	all bool
 	ids []string
 }
 
 // readInClear reads the two parameters; the platform spells the first one so.
-func readInClear(q *web.Query) inClear {
-	c := inClear{all: q.Bool("iphertext_enabled")}
+func readInClear(q *web.Query) clearFor {
+	c := clearFor{all: q.Bool("iphertext_enabled")}
 	if ids := q.String("app_ids"); ids != "" && c.all {
 		c.all, c.ids = false, strings.Split(ids, ",")
 	}
@@ -207,13 +207,13 @@ func readInClear(q *web.Query) inClear {
 	return c
 }
 
-func (c *inClear) show(id string) bool { return c.all || slices.Contains(c.ids, id) }
+func (c *clearFor) show(id string) bool { return c.all || slices.Contains(c.ids, id) }
 
 // appQuery is what lists of apps ask for.
 type appQuery struct {
 	name, sortBy, order, workspace string
 	page                           web.Page
-	clear                          inClear
+	clear                          clearFor
 }
 
 func readAppQuery(r *web.Request) (appQuery, *web.Query) {
@@ -280,7 +280,7 @@ func (a *API) listApps(r *web.Request) (any, error) {
 	views := []appView{}
 
 	for _, app := range web.Cut(f.page, apps) {
-		v, err := a.viewApp(&app, bound[app.ID], f.clear.show(app.ID))
+		v, err := a.viewApp(&app, bound[app.ID], f.clear)
 		if err != nil {
 			return nil, err
 		}
@@ -311,7 +311,7 @@ func (a *API) countBound(ctx context.Context) (map[string]int, error) {
 
 func (a *API) showApp(r *web.Request) (any, error) {
 	q := r.Query()
-	clear := q.Bool("iphertext_enabled")
+	show := clearFor{all: q.Bool("iphertext_enabled")}
 
 	if err := q.Err(); err != nil {
 		return nil, err
@@ -322,7 +322,7 @@ func (a *API) showApp(r *web.Request) (any, error) {
 		return nil, err
 	}
 
-	return a.answerApp(r, &it.Value, clear)
+	return a.answerApp(r, &it.Value, show)
 }
 
 func (a *API) appExists(r *web.Request) (any, error) {
@@ -362,7 +362,7 @@ func (a *API) deleteApp(r *web.Request) (any, error) {
 }
 
 // changeApp changes the app in the path and shows it.
-func (a *API) changeApp(r *web.Request, clear bool, change func(*spec.App) error) (any, error) {
+func (a *API) changeApp(r *web.Request, show clearFor, change func(*spec.App) error) (any, error) {
 	// The body repeats the app's fields, which change nothing here; it may be missing.
 	var in appIn
 	if err := r.DecodeOptional(&in); err != nil {
@@ -387,11 +387,11 @@ func (a *API) changeApp(r *web.Request, clear bool, change func(*spec.App) error
 		return nil, fmt.Errorf("change app: %w", err)
 	}
 
-	return a.answerApp(r, &it.Value, clear)
+	return a.answerApp(r, &it.Value, show)
 }
 
 func (a *API) resetSecret(r *web.Request) (any, error) {
-	return a.changeApp(r, true, func(app *spec.App) error {
+	return a.changeApp(r, clearFor{all: true}, func(app *spec.App) error {
 		app.SealedSecret = a.d.Ring.Seal([]byte(randomHex(16)), auth.AppSecretContext(app.ID))
 
 		return nil
@@ -406,7 +406,7 @@ func (a *API) newCode(appID string) spec.AppCode {
 }
 
 func (a *API) createCode(r *web.Request) (any, error) {
-	return a.changeApp(r, false, func(app *spec.App) error {
+	return a.changeApp(r, clearFor{}, func(app *spec.App) error {
 		if len(app.Codes) >= maxCodes {
 			return fault.New(fault.QuotaExceeded, "An app may have at most %d codes.", maxCodes)
 		}
@@ -418,7 +418,7 @@ func (a *API) createCode(r *web.Request) (any, error) {
 }
 
 func (a *API) resetCode(r *web.Request) (any, error) {
-	return a.changeApp(r, false, func(app *spec.App) error {
+	return a.changeApp(r, clearFor{}, func(app *spec.App) error {
 		i := codeIndex(app, r.Var("app_code"))
 		if i < 0 {
 			return fault.New(fault.ObjectNotFound, "The app has no such code.")
@@ -432,7 +432,7 @@ func (a *API) resetCode(r *web.Request) (any, error) {
 }
 
 func (a *API) deleteCode(r *web.Request) (any, error) {
-	return a.changeApp(r, false, func(app *spec.App) error {
+	return a.changeApp(r, clearFor{}, func(app *spec.App) error {
 		i := codeIndex(app, r.Var("app_code"))
 		if i < 0 {
 			return fault.New(fault.ObjectNotFound, "The app has no such code.")

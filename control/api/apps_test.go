@@ -131,8 +131,14 @@ func TestAppsBelongToTheirCreator(t *testing.T) {
 	}
 
 	for _, c := range []struct{ token, query, want string }{
-		{x, "", "a-app,b-app"}, {x, "order=desc", "b-app,a-app"}, {x, "sort_by=created_at", "b-app,a-app"}, {x, "limit=1&offset=1", "b-app"},
-		{x, "app_name=B-", "b-app"}, {y, "", ""}, {p.token, "", "a-app,admins,b-app"}, {x, "workspace_id=9", ""},
+		{x, "", "a-app,b-app"},
+		{x, "order=desc", "b-app,a-app"},
+		{x, "sort_by=created_at", "b-app,a-app"},
+		{x, "limit=1&offset=1", "b-app"},
+		{x, "app_name=B-", "b-app"},
+		{y, "", ""},
+		{p.token, "", "a-app,admins,b-app"},
+		{x, "workspace_id=9", ""},
 	} {
 		if got := names(c.token, c.query); got != c.want && c.query != "sort_by=created_at" {
 			t.Errorf("%s: %s, want %s", c.query, got, c.want)
@@ -173,7 +179,7 @@ func TestAppAuthorisation(t *testing.T) {
 	svc := p.service("s", p.model("m", "1.0.0"))
 	one, two := p.app(p.token, "one").get("app.app_id"), p.app(p.token, "two").get("app.app_id")
 	apps := func(ids ...string) string {
-		var parts []string
+		parts := make([]string, 0, len(ids))
 		for _, id := range ids {
 			parts = append(parts, fmt.Sprintf(`{"app_id":%q}`, id))
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -280,7 +281,7 @@ func (a *API) deleteModel(r *web.Request) (any, error) {
 
 		f := fault.From(err)
 		if f.Code == fault.Internal {
-			a.log.Error("cannot delete a model", "model_id", id, "request_id", r.ID, "error", err)
+			a.log.Error("cannot delete a model", slog.String("model_id", id), slog.String("request_id", r.ID), slog.Any("error", err))
 		}
 
 		failed = append(failed, deleteFailure{ModelID: id, Code: f.Code.Wire(), Msg: f.Message()})

@@ -122,7 +122,7 @@ func TestModelListFiltersSortsAndPages(t *testing.T) {
 			names = append(names, a.get(fmt.Sprintf("models.%d.model_name", i))+" "+a.get(fmt.Sprintf("models.%d.model_version", i)))
 		}
 
-		if got := strings.Join(names, ","); got != want || a.get("count") != fmt.Sprint(len(names)) {
+		if got := strings.Join(names, ","); got != want || a.get("count") != strconv.Itoa(len(names)) {
 			t.Errorf("%s: %s (count %s), want %s", query, got, a.get("count"), want)
 		}
 	}

@@ -41,7 +41,7 @@ func (a *API) patchService(r *web.Request) (any, error) {
 			return err
 		}
 
-		s.Entries = a.entries(entries, s.InferType == realTime, m)
+		s.Entries = a.entries(entries, s.InferType, m)
 
 		return nil
 	})
@@ -119,8 +119,8 @@ func (op *patchOp) apply(config []any, at string) error {
 // patchable reports whether an entry has a field of this name.
 func patchable(name string) bool {
 	for _, t := range []reflect.Type{reflect.TypeFor[entryIn](), reflect.TypeFor[entryExtra]()} {
-		for i := range t.NumField() {
-			tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		for f := range t.Fields() {
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if tag != "" && tag == name {
 				return true
 			}

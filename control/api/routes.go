@@ -2,17 +2,14 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/control/web"
 )
 
 func (a *API) routes() []web.Route {
-	routes := append(a.modelRoutes(), a.serviceRoutes()...)
-
-	for _, r := range a.appRoutes() {
-		routes = append(routes, r)
-	}
+	routes := slices.Concat(a.modelRoutes(), a.serviceRoutes(), a.appRoutes())
 
 	for i := range routes {
 		routes[i].Pattern = "/v1/{project_id}" + routes[i].Pattern

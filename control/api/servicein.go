@@ -126,26 +126,26 @@ func (m *mistakes) required(path string) { m.addf(path, "is required and cannot 
 const defaultSurge = 1
 
 // entries turns the config of a request into entries; models fills in their names.
-func (a *API) entries(in []entryIn, realTime bool, m *mistakes) []spec.Entry {
+func (a *API) entries(in []entryIn, inferType string, m *mistakes) []spec.Entry {
 	out := make([]spec.Entry, 0, len(in))
 
 	for i := range in {
 		path := fmt.Sprintf("config[%d]", i)
-		out = append(out, a.entry(&in[i], path, realTime, m))
+		out = append(out, a.entry(&in[i], path, m))
+
+		if inferType == realTime && in[i].Weight == nil {
+			m.required(path + ".weight")
+		}
 	}
 
 	return out
 }
 
-func (a *API) entry(in *entryIn, path string, realTime bool, m *mistakes) spec.Entry {
+func (a *API) entry(in *entryIn, path string, m *mistakes) spec.Entry {
 	e := spec.Entry{
 		ModelID: value(in.ModelID), Specification: value(in.Specification), Envs: in.Envs,
 		Weight: int(value(in.Weight)), InstanceCount: int(value(in.InstanceCount)),
 		DeployTimeoutSeconds: int(value(in.DeployTimeout)), MaxSurge: defaultSurge,
-	}
-
-	if realTime && in.Weight == nil {
-		m.required(path + ".weight")
 	}
 
 	if in.InstanceCount == nil {
@@ -274,8 +274,11 @@ func (in *serviceIn) applyExtra(s *spec.Service, m *mistakes) {
 	decode(s.ExtraJSON, &have)
 
 	for _, f := range []struct{ have, given **string }{
-		{&have.ClusterID, &in.ClusterID}, {&have.PoolName, &in.PoolName}, {&have.VpcID, &in.VpcID},
-		{&have.SubnetID, &in.SubnetID}, {&have.SecurityGroupID, &in.SecurityGroupID},
+		{&have.ClusterID, &in.ClusterID},
+		{&have.PoolName, &in.PoolName},
+		{&have.VpcID, &in.VpcID},
+		{&have.SubnetID, &in.SubnetID},
+		{&have.SecurityGroupID, &in.SecurityGroupID},
 	} {
 		if *f.given != nil {
 			*f.have = *f.given
@@ -286,34 +289,39 @@ func (in *serviceIn) applyExtra(s *spec.Service, m *mistakes) {
 		have.Secrets = in.Secrets
 	}
 
-	if p := in.Properties; p != nil {
-		if have.Kept == nil {
-			have.Kept = map[string]any{}
-		}
-
-		if p.Notification != nil {
-			have.Kept["smn_notification"] = p.Notification
-		}
-
-		if p.LogChannels != nil {
-			if old, on := have.Kept["log_report_channels"].([]any); on && len(old) > 0 && len(p.LogChannels) == 0 {
-				m.addf("additional_properties.log_report_channels", "cannot be turned off once it is on")
-			}
-
-			have.Kept["log_report_channels"] = p.LogChannels
-		}
-
-		if p.WebSocket != nil {
-			if s.WebSocket && !*p.WebSocket {
-				m.addf("additional_properties.websocket_upgrade", "cannot be turned off once it is on")
-			}
-
-			s.WebSocket = *p.WebSocket
-			have.Kept["websocket_upgrade"] = *p.WebSocket
-		}
+	if in.Properties != nil {
+		in.Properties.keep(s, &have, m)
 	}
 
 	s.ExtraJSON = encode(have)
+}
+
+// keep checks additional_properties and keeps what is given.
+func (p *servicePropertyIn) keep(s *spec.Service, have *serviceExtra, m *mistakes) {
+	if have.Kept == nil {
+		have.Kept = map[string]any{}
+	}
+
+	if p.Notification != nil {
+		have.Kept["smn_notification"] = p.Notification
+	}
+
+	if p.LogChannels != nil {
+		if old, on := have.Kept["log_report_channels"].([]any); on && len(old) > 0 && len(p.LogChannels) == 0 {
+			m.addf("additional_properties.log_report_channels", "cannot be turned off once it is on")
+		}
+
+		have.Kept["log_report_channels"] = p.LogChannels
+	}
+
+	if p.WebSocket != nil {
+		if s.WebSocket && !*p.WebSocket {
+			m.addf("additional_properties.websocket_upgrade", "cannot be turned off once it is on")
+		}
+
+		s.WebSocket = *p.WebSocket
+		have.Kept["websocket_upgrade"] = *p.WebSocket
+	}
 }
 
 // stopAt is when a schedule stops the service that starts now; 0 means never.
@@ -360,7 +368,7 @@ func value[T any](p *T) T {
 	return *p
 }
 
-func assign[T any](dst *T, given *T) {
+func assign[T any](dst, given *T) {
 	if given != nil {
 		*dst = *given
 	}

@@ -54,7 +54,7 @@ func (a *API) createService(r *web.Request) (any, error) {
 	if in.Config == nil {
 		m.required("config")
 	} else {
-		s.Entries = a.entries(*in.Config, s.InferType == realTime, &m)
+		s.Entries = a.entries(*in.Config, s.InferType, &m)
 	}
 
 	if err := m.finish(&s); err != nil {
@@ -202,7 +202,7 @@ func (a *API) update(s *spec.Service, in *serviceIn, m *mistakes) error {
 	in.apply(s, now, m)
 
 	if in.Config != nil {
-		s.Entries = a.entries(*in.Config, s.InferType == realTime, m)
+		s.Entries = a.entries(*in.Config, s.InferType, m)
 	}
 
 	if in.Status != nil {

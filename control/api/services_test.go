@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,7 @@ func TestServiceIsCreatedAndShown(t *testing.T) {
 		}, "pool_name", "pool"),
 		entry(m2, 30, "specification", "custom", "custom_spec", map[string]any{"cpu": 1.5, "memory": 7500, "gpu_p4": 0.5}, "deploy_timeout_in_seconds", 30))
 
-	for k, v := range map[string]any{
+	maps.Copy(body, map[string]any{
 		"description": "demo", "workspace_id": "0", "load_balancer_policy": "LEAST_CONNECTIONS", "priority": 2, "vpc_id": "v", "extra": 1,
 		"additional_properties": map[string]any{"websocket_upgrade": true, "smn_notification": map[string]any{"topic_urn": "u", "events": []int{3}}},
 		"auth_types":            []string{"TOKEN", "NONE"},
@@ -35,9 +36,7 @@ func TestServiceIsCreatedAndShown(t *testing.T) {
 		"service_secrets": []any{map[string]any{"secretId": "s", "mouthPath": "/m"}},
 		"tags":            []any{map[string]any{"key": "team", "value": "a"}},
 		"schedule":        []any{map[string]any{"type": "stop", "time_unit": "HOURS", "duration": 1}},
-	} {
-		body[k] = v
-	}
+	})
 
 	made := p.want(p.call("POST", "/services", body), 200)
 	id := made.get("service_id")
@@ -406,7 +405,7 @@ func TestServiceList(t *testing.T) {
 			names = append(names, got.get(fmt.Sprintf("services.%d.service_name", i)))
 		}
 
-		if s := strings.Join(names, ","); s != want || got.get("count") != fmt.Sprint(len(names)) {
+		if s := strings.Join(names, ","); s != want || got.get("count") != strconv.Itoa(len(names)) {
 			t.Errorf("%s: %s, want %s", query, s, want)
 		}
 	}

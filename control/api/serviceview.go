@@ -250,12 +250,12 @@ func readyOf(instances []spec.Instance, modelID string) (ready, failed int) {
 			continue
 		}
 
-		switch instances[i].State {
-		case spec.InstanceReady:
+		if instances[i].State == spec.InstanceReady {
 			ready++
-		case spec.InstanceFailed:
+		}
+
+		if instances[i].State == spec.InstanceFailed {
 			failed++
-		default:
 		}
 	}
 

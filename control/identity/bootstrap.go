@@ -70,7 +70,7 @@ func (s *Service) bootstrap(ctx context.Context) error {
 func (s *Service) bootstrapFile() (b Bootstrap, created bool, err error) {
 	path := s.cfg.BootstrapFile
 
-	data, err := os.ReadFile(path) //nolint:gosec // our own file
+	data, err := os.ReadFile(path)
 	if err == nil {
 		if err = json.Unmarshal(data, &b); err == nil && (b.Password == "" || b.AccessKey == "" || b.SecretKey == "" || b.ProjectID == "") {
 			err = errors.New("a field is missing")
@@ -92,7 +92,7 @@ func (s *Service) bootstrapFile() (b Bootstrap, created bool, err error) {
 		Password: randomText(24, letters), AccessKey: newAccessKey(), SecretKey: newSecretKey(),
 	}
 
-	if data, err = json.MarshalIndent(b, "", "  "); err != nil {
+	if data, err = json.MarshalIndent(b, "", "  "); err != nil { //nolint:gosec // the file is for the very purpose
 		return b, false, fmt.Errorf("encode bootstrap file: %w", err)
 	}
 

@@ -172,6 +172,6 @@ func TestSecondProcessSeesChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for range revisions { //nolint:revive // until it is closed
+	for range revisions {
 	}
 }

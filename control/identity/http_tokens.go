@@ -113,10 +113,10 @@ func viewToken(c *auth.TokenClaims, u *spec.User, sc scope) tokenView {
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 
 // subject is the token that the request is about.
-func (s *Service) subject(r *web.Request) (string, auth.TokenClaims, spec.User, error) {
+func (s *Service) subject(r *web.Request) (auth.TokenClaims, spec.User, error) {
 	token := r.HTTP.Header.Get(subjectToken)
 	if token == "" {
-		return "", auth.TokenClaims{}, spec.User{}, web.Required(subjectToken)
+		return auth.TokenClaims{}, spec.User{}, web.Required(subjectToken)
 	}
 
 	claims, user, err := s.inspect(r.Context(), token)
@@ -125,18 +125,18 @@ func (s *Service) subject(r *web.Request) (string, auth.TokenClaims, spec.User, 
 			err = fault.Wrap(fault.ObjectNotFound, err, "The token is not valid.")
 		}
 
-		return "", claims, user, err
+		return claims, user, err
 	}
 
 	if user.DomainID != r.Principal.DomainID {
-		return "", claims, user, fault.New(fault.ObjectNotFound, "The token is not valid.")
+		return claims, user, fault.New(fault.ObjectNotFound, "The token is not valid.")
 	}
 
-	return token, claims, user, nil
+	return claims, user, nil
 }
 
 func (s *Service) showToken(r *web.Request) (any, error) {
-	token, claims, user, err := s.subject(r)
+	claims, user, err := s.subject(r)
 	if err != nil {
 		return nil, err
 	}
@@ -170,13 +170,13 @@ func (s *Service) showToken(r *web.Request) (any, error) {
 
 	return web.Reply{
 		Status: http.StatusOK,
-		Header: http.Header{subjectToken: {token}},
+		Header: http.Header{subjectToken: {r.HTTP.Header.Get(subjectToken)}},
 		Body:   map[string]any{"token": view},
 	}, nil
 }
 
 func (s *Service) revokeToken(r *web.Request) (any, error) {
-	_, claims, user, err := s.subject(r)
+	claims, user, err := s.subject(r)
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func start(t *testing.T) *platform {
 func ring(t *testing.T, bytesOf ...byte) *secretbox.Keyring {
 	t.Helper()
 
-	var keys [][]byte
+	keys := make([][]byte, 0, len(bytesOf))
 	for _, b := range bytesOf {
 		keys = append(keys, bytes.Repeat([]byte{b}, 32))
 	}
@@ -275,7 +275,7 @@ func TestTokenIssueRefuses(t *testing.T) {
 		"oversized":        {passwordBody(p.boot.Domain, strings.Repeat("x", 300), "x", project), 400, "too long"},
 	} {
 		a := p.call("POST", "/v3/auth/tokens", "", c.body)
-		if a.Code != c.status || !strings.Contains(a.get("error.message"), c.text) || a.get("error.code") != fmt.Sprint(c.status) ||
+		if a.Code != c.status || !strings.Contains(a.get("error.message"), c.text) || a.get("error.code") != strconv.Itoa(c.status) ||
 			a.get("error.title") != http.StatusText(c.status) {
 			t.Errorf("%s: %d %s", name, a.Code, a.Body)
 		}
@@ -374,8 +374,12 @@ func TestUsersHaveNoRightsUntilGranted(t *testing.T) {
 	bob := p.login("bob", "Pass-word-1")
 
 	for _, c := range []struct{ method, path string }{
-		{"GET", "/v3/users"}, {"POST", "/v3/users"}, {"DELETE", "/v3/users/" + id}, {"PATCH", "/v3/users/" + id},
-		{"PUT", "/v3/users/" + id + "/grants"}, {"PUT", "/v3/projects/" + p.boot.ProjectID + "/users/" + id + "/roles/administrator"},
+		{"GET", "/v3/users"},
+		{"POST", "/v3/users"},
+		{"DELETE", "/v3/users/" + id},
+		{"PATCH", "/v3/users/" + id},
+		{"PUT", "/v3/users/" + id + "/grants"},
+		{"PUT", "/v3/projects/" + p.boot.ProjectID + "/users/" + id + "/roles/administrator"},
 		{"POST", "/v3/projects"},
 	} {
 		if a := p.call(c.method, c.path, bob, `{}`); a.Code != 403 {

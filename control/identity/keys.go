@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/secretbox"
@@ -96,8 +97,8 @@ func (s *Service) rotateRegularly(ctx context.Context) {
 	defer ticker.Stop()
 
 	for {
-		if err := s.rotateKeys(ctx, false); err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot rotate token keys", "error", err)
+		if err := s.rotateKeys(ctx, s.cfg.RotateKeys); err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot rotate token keys", slog.Any("error", err))
 		}
 
 		select {
@@ -109,11 +110,11 @@ func (s *Service) rotateRegularly(ctx context.Context) {
 }
 
 // RotateKeys makes a new key now. It signs after a minute; tokens signed before stay valid.
-func (s *Service) RotateKeys(ctx context.Context) error { return s.rotateKeys(ctx, true) }
+func (s *Service) RotateKeys(ctx context.Context) error { return s.rotateKeys(ctx, 0) }
 
-// rotateKeys makes a new key when the newest is old or force says so, and drops those whose
+// rotateKeys makes a new key when the newest has reached an age, and drops those whose
 // last token has expired.
-func (s *Service) rotateKeys(ctx context.Context, force bool) error {
+func (s *Service) rotateKeys(ctx context.Context, atAge time.Duration) error {
 	keys, _, err := s.st.TokenKeys.Values(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("rotate token keys: %w", err)
@@ -128,7 +129,7 @@ func (s *Service) rotateKeys(ctx context.Context, force bool) error {
 		}
 	}
 
-	if age := now.Sub(time.UnixMilli(newest.CreatedAt)); force || age >= s.cfg.RotateKeys {
+	if age := now.Sub(time.UnixMilli(newest.CreatedAt)); age >= atAge {
 		k := s.newTokenKey()
 		if err := s.st.TokenKeys.Create(ctx, k.ID, k); err != nil {
 			return fmt.Errorf("rotate token keys: %w", err)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -94,14 +95,15 @@ func (h *hasher) verify(ctx context.Context, phc, password string) (bool, error)
 		phc = h.dummy
 	}
 
-	p, salt, want, err := parsePHC(phc)
+	want, err := parsePHC(phc)
 	if err != nil {
 		return false, err
 	}
 
-	got := argon2.IDKey([]byte(password), salt, p.passes, p.memoryKiB, p.lanes, uint32(len(want))) //nolint:gosec // bounded by parsePHC
+	p := want.params
+	got := argon2.IDKey([]byte(password), want.salt, p.passes, p.memoryKiB, p.lanes, hashBytes)
 
-	return subtle.ConstantTimeCompare(got, want) == 1 && known, nil
+	return subtle.ConstantTimeCompare(got, want.sum) == 1 && known, nil
 }
 
 func (h *hasher) compute(password string) string {
@@ -115,30 +117,37 @@ func (h *hasher) compute(password string) string {
 		p.memoryKiB, p.passes, p.lanes, enc.EncodeToString(salt), enc.EncodeToString(sum))
 }
 
-func parsePHC(phc string) (p hashParams, salt, sum []byte, err error) {
+// hashed is a parsed PHC string.
+type hashed struct {
+	params    hashParams
+	salt, sum []byte
+}
+
+func parsePHC(phc string) (h hashed, err error) {
 	parts := strings.Split(phc, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
-		return p, nil, nil, fmt.Errorf("password hash has an unknown form")
+		return h, errors.New("password hash has an unknown form")
 	}
 
+	p := &h.params
 	if _, err = fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &p.memoryKiB, &p.passes, &p.lanes); err != nil {
-		return p, nil, nil, fmt.Errorf("password hash: %w", err)
+		return h, fmt.Errorf("password hash: %w", err)
 	}
 
 	if p.memoryKiB > 1<<20 || p.passes < 1 || p.passes > 64 || p.lanes < 1 {
-		return p, nil, nil, fmt.Errorf("password hash: costs out of range")
+		return h, errors.New("password hash: costs out of range")
 	}
 
-	if salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil {
-		return p, nil, nil, fmt.Errorf("password hash: %w", err)
+	if h.salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil {
+		return h, fmt.Errorf("password hash: %w", err)
 	}
 
-	sum, err = base64.RawStdEncoding.DecodeString(parts[5])
-	if err != nil || len(sum) != hashBytes {
-		return p, nil, nil, fmt.Errorf("password hash: bad sum")
+	h.sum, err = base64.RawStdEncoding.DecodeString(parts[5])
+	if err != nil || len(h.sum) != hashBytes {
+		return h, errors.New("password hash: bad sum")
 	}
 
-	return p, salt, sum, nil
+	return h, nil
 }
 
 // checkPassword refuses passwords that are too easy to guess.

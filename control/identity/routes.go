@@ -8,7 +8,7 @@ import (
 
 // Routes are the operations of the IAM part of the API.
 func (s *Service) Routes() []web.Route {
-	routes := []web.Route{
+	routes := []web.Route{ //nolint:prealloc // a list
 		{Name: "CreateToken", Method: http.MethodPost, Pattern: "/v3/auth/tokens", Public: true, Handle: s.createToken},
 		{Name: "ShowToken", Method: http.MethodGet, Pattern: "/v3/auth/tokens", Handle: s.showToken},
 		{Name: "RevokeToken", Method: http.MethodDelete, Pattern: "/v3/auth/tokens", Handle: s.revokeToken},

@@ -112,7 +112,7 @@ func (s *Service) Run(ctx context.Context) error {
 		g.Go(func() error {
 			for range s.st.Changed(ctx, kind) {
 				if err := s.refresh(ctx, kind); err != nil && ctx.Err() == nil {
-					s.log.Warn("cannot follow credentials", "kind", kind, "error", err)
+					s.log.Warn("cannot follow credentials", slog.String("kind", kind), slog.Any("error", err))
 				}
 			}
 
@@ -183,7 +183,7 @@ func (s *Service) refresh(ctx context.Context, kinds ...string) error {
 	before := s.dir.Swap(dir)
 	if before == nil || len(before.Problems()) != len(dir.Problems()) {
 		for _, p := range dir.Problems() {
-			s.log.Warn("unusable credential", "error", p)
+			s.log.Warn("unusable credential", slog.Any("error", p))
 		}
 	}
 
@@ -218,18 +218,18 @@ func (s *Service) reload(ctx context.Context, kind string) (rev int64, err error
 func (s *Service) changed(ctx context.Context, kinds ...string) {
 	// The change is durable, whether or not the client waits. A failure is made good by Run.
 	if err := s.refresh(context.WithoutCancel(ctx), kinds...); err != nil {
-		s.log.Warn("cannot follow credentials", "error", err)
+		s.log.Warn("cannot follow credentials", slog.Any("error", err))
 	}
 }
 
 // reseal encrypts secrets again that an older key of the ring protects.
 func (s *Service) reseal(ctx context.Context) error {
-	again := func(sealed *[]byte, context string) error {
+	again := func(sealed *[]byte, associated string) error {
 		if len(*sealed) == 0 || !s.ring.Stale(*sealed) {
 			return nil
 		}
 
-		plain, err := s.ring.Open(*sealed, context)
+		plain, err := s.ring.Open(*sealed, associated)
 		if errors.Is(err, secretbox.ErrUnknownKey) {
 			return fmt.Errorf("%w: put the key back that was in use before", err)
 		}
@@ -238,7 +238,7 @@ func (s *Service) reseal(ctx context.Context) error {
 			return err
 		}
 
-		*sealed = s.ring.Seal(plain, context)
+		*sealed = s.ring.Seal(plain, associated)
 		clear(plain)
 
 		return nil

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -216,7 +217,7 @@ func checkFiles(c *spec.PackageConfig, has func(file string) bool) error {
 func badConfig(err error) error {
 	var texts []string
 
-	for _, e := range flatten(err) {
+	for _, e := range web.Flatten(err) {
 		var f *spec.FieldError
 		if errors.As(e, &f) && f.Path != "" {
 			texts = append(texts, fmt.Sprintf("field [%s] %s", f.Path, f.Msg))
@@ -231,19 +232,6 @@ func badConfig(err error) error {
 	}
 
 	return fault.New(fault.ModelInvalid, "The model package cannot be used. %s: %s.", configFile, strings.Join(texts, "; "))
-}
-
-func flatten(err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the join itself, not what it wraps
-		var out []error
-		for _, e := range j.Unwrap() {
-			out = append(out, flatten(e)...)
-		}
-
-		return out
-	}
-
-	return []error{err}
 }
 
 func invalid(cause error, field, format string, args ...any) error {
@@ -297,13 +285,13 @@ func filePath(rest string) (string, error) {
 
 // permitted holds a path, and what links make of it, against the configured directories.
 func (g *Registry) permitted(loc string) error {
-	real, err := filepath.EvalSymlinks(loc)
+	target, err := filepath.EvalSymlinks(loc)
 	if err != nil {
-		real = loc // preflight tells what is wrong
+		target = loc // preflight tells what is wrong
 	}
 
 	for _, dir := range g.cfg.Hidden {
-		if within(real, dir) || within(dir, real) {
+		if within(target, dir) || within(dir, target) {
 			return invalid(nil, "source_location", "must not be in the data directory of the platform")
 		}
 	}
@@ -313,7 +301,7 @@ func (g *Registry) permitted(loc string) error {
 	}
 
 	for _, dir := range g.cfg.SourceRoots {
-		if within(real, dir) {
+		if within(target, dir) {
 			return nil
 		}
 	}
@@ -322,8 +310,8 @@ func (g *Registry) permitted(loc string) error {
 }
 
 func within(p, dir string) bool {
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	if target, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = target
 	}
 
 	rel, err := filepath.Rel(dir, p)

@@ -64,7 +64,7 @@ func (g *Registry) Run(ctx context.Context) error {
 	}
 
 	if err := g.clean(models); err != nil {
-		g.log.Warn("cannot clean the package store", "error", err)
+		g.log.Warn("cannot clean the package store", slog.Any("error", err))
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -110,7 +110,7 @@ func (g *Registry) resume(ctx context.Context, m *spec.Model) {
 	switch {
 	case m.Deleting:
 		if err := g.Delete(ctx, m.ID); err != nil {
-			g.log.Warn("cannot finish the deletion of a model", "model_id", m.ID, "error", err)
+			g.log.Warn("cannot finish the deletion of a model", slog.String("model_id", m.ID), slog.Any("error", err))
 		}
 	case m.Status == spec.ModelPublishing:
 		select {
@@ -161,7 +161,7 @@ func (g *Registry) work(ctx context.Context, id string) {
 	it, err := g.st.Models.Get(ctx, id)
 	if err != nil || it.Value.Deleting || it.Value.Status != spec.ModelPublishing {
 		if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
-			g.log.Error("cannot read a model to publish; the next start does it", "model_id", id, "error", err)
+			g.log.Error("cannot read a model to publish; the next start does it", slog.String("model_id", id), slog.Any("error", err))
 		}
 
 		return
@@ -191,10 +191,10 @@ func (g *Registry) work(ctx context.Context, id string) {
 		}
 
 		m.Status, m.FailReason = spec.ModelFailed, fault.From(err).Message()
-		g.log.Warn("model refused", "model_id", id, "name", m.Name, "version", m.Version, "error", err)
+		g.log.Warn("model refused", slog.String("model_id", id), slog.String("name", m.Name), slog.String("version", m.Version), slog.Any("error", err))
 	} else {
 		m.Status, m.FailReason = spec.ModelPublished, ""
-		g.log.Info("model published", "model_id", id, "name", m.Name, "version", m.Version, "sha256", m.Package.TreeSHA256)
+		g.log.Info("model published", slog.String("model_id", id), slog.String("name", m.Name), slog.String("version", m.Version), slog.String("sha256", m.Package.TreeSHA256))
 	}
 
 	_, err = g.st.Models.Update(ctx, id, func(now *spec.Model) error {
@@ -204,7 +204,7 @@ func (g *Registry) work(ctx context.Context, id string) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
-		g.log.Error("cannot write the outcome of a publication; the next start does it", "model_id", id, "error", err)
+		g.log.Error("cannot write the outcome of a publication; the next start does it", slog.String("model_id", id), slog.Any("error", err))
 	}
 }
 
@@ -246,7 +246,7 @@ func (g *Registry) Delete(ctx context.Context, id string) error {
 	}
 
 	if err := g.dropPackage(ctx, it.Value.Package.TreeSHA256); err != nil {
-		g.log.Warn("cannot remove the package of a deleted model; the next start does it", "model_id", id, "error", err)
+		g.log.Warn("cannot remove the package of a deleted model; the next start does it", slog.String("model_id", id), slog.Any("error", err))
 	}
 
 	return nil

@@ -149,7 +149,7 @@ func memberConfig(cfg EmbeddedConfig, log *slog.Logger, g *guard) *embed.Config 
 		c.QuotaBackendBytes = 2 << 30
 	}
 
-	logger := zap.New(&zapCore{log: log.With("part", "etcd")}, zap.WithFatalHook(g), zap.WithPanicHook(g))
+	logger := zap.New(&zapCore{log: log.With(slog.String("part", "etcd"))}, zap.WithFatalHook(g), zap.WithPanicHook(g))
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
 
 	return c

@@ -219,7 +219,7 @@ func TestWatchDeliversEveryChangeInOrder(t *testing.T) {
 
 	cancel()
 
-	for range changes { //nolint:revive // until it is closed
+	for range changes {
 	}
 }
 
@@ -256,7 +256,7 @@ func TestWatchListsAgainAfterCompaction(t *testing.T) {
 
 	cancel()
 
-	for range changes { //nolint:revive // until it is closed
+	for range changes {
 	}
 }
 
@@ -282,7 +282,7 @@ func TestChangedTellsOnlyOfTheKindsAskedFor(t *testing.T) {
 
 	cancel()
 
-	for range changed { //nolint:revive // until it is closed
+	for range changed {
 	}
 }
 
@@ -312,7 +312,7 @@ func TestRevocationGoesByItself(t *testing.T) {
 
 	cancel()
 
-	for range changes { //nolint:revive // until it is closed
+	for range changes {
 	}
 }
 
@@ -417,7 +417,7 @@ func TestEmbeddedFindsItsStateAgain(t *testing.T) {
 			t.Fatalf("start %d found %d documents", i, len(items))
 		}
 
-		must(t, s.Domains.Create(ctx, fmt.Sprint(i), spec.Domain{}))
+		must(t, s.Domains.Create(ctx, strconv.Itoa(i), spec.Domain{}))
 		e.Close()
 		e.Close()
 	}

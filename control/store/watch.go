@@ -53,7 +53,9 @@ func (c Collection[T]) Watch(ctx context.Context, fromRev int64) <-chan Change[T
 				rev = c.follow(ctx, rev, out)
 			}
 
-			pause(ctx, rev == 0)
+			if rev == 0 {
+				pause(ctx)
+			}
 		}
 	}()
 
@@ -143,7 +145,7 @@ func (s *Store) Changed(ctx context.Context, kinds ...string) <-chan int64 {
 				s.notify(ctx, resp.Header.Revision, prefixes, out)
 			}
 
-			pause(ctx, true)
+			pause(ctx)
 		}
 	}()
 
@@ -200,11 +202,7 @@ func send[T any](ctx context.Context, out chan<- T, v T) bool {
 	}
 }
 
-func pause(ctx context.Context, wanted bool) {
-	if !wanted {
-		return
-	}
-
+func pause(ctx context.Context) {
 	timer := time.NewTimer(watchRetry)
 	defer timer.Stop()
 

@@ -47,12 +47,13 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		f.AddTo(enc)
 	}
 
-	attrs := make([]slog.Attr, 0, len(enc.Fields))
+	attrs := make([]slog.Attr, 0, len(enc.Fields)+1)
 	for k, v := range enc.Fields {
 		attrs = append(attrs, slog.Any(k, v))
 	}
 
-	c.log.LogAttrs(context.Background(), slogLevel(e.Level), e.Message, attrs...)
+	attrs = append(attrs, slog.String("etcd", e.Message))
+	c.log.LogAttrs(context.Background(), slogLevel(e.Level), "message of etcd", attrs...)
 
 	return nil
 }

@@ -78,7 +78,7 @@ func Flatten(errs ...error) []error {
 			continue
 		}
 
-		if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the join itself, not what it wraps
+		if j, ok := err.(interface{ Unwrap() []error }); ok {
 			out = append(out, Flatten(j.Unwrap()...)...)
 		} else {
 			out = append(out, err)
@@ -177,7 +177,7 @@ func (d *decoder) value(path string, v any, dst reflect.Value) {
 		return
 	}
 
-	switch dst.Kind() {
+	switch dst.Kind() { //nolint:exhaustive // the rest is scalar
 	case reflect.Struct:
 		d.object(path, v, dst)
 	case reflect.Map:
@@ -274,7 +274,7 @@ func (d *decoder) list(path string, v any, dst reflect.Value) {
 }
 
 func (d *decoder) scalar(path string, v any, dst reflect.Value) {
-	switch dst.Kind() {
+	switch dst.Kind() { //nolint:exhaustive // the default is a broken invariant
 	case reflect.String:
 		if s, ok := v.(string); ok {
 			dst.SetString(s)

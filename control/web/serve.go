@@ -1,12 +1,14 @@
 package web
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -58,7 +60,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		rt.cfg.Hooks.Done(&route.Route, r, status, err)
 	}
 
-	rt.logDone(r, route, status, err)
+	rt.logDone(hr.Context(), r, route, outcome{status, err})
 }
 
 // serve runs one operation and sends its answer. It returns the status and the error sent.
@@ -73,7 +75,7 @@ func (rt *Router) serve(w http.ResponseWriter, r *Request, route *compiled) (sta
 			panic(p)
 		}
 
-		rt.log.Error("panic in an API operation", "operation", route.Name, "request_id", r.ID, "panic", p, "stack", string(debug.Stack()))
+		rt.log.Error("panic in an API operation", slog.String("operation", route.Name), slog.String("request_id", r.ID), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 
 		err = fmt.Errorf("panic: %v", p)
 		status = rt.fail(w, r, route.Style, err)
@@ -119,9 +121,7 @@ func (rt *Router) send(w http.ResponseWriter, r *Request, answer any) int {
 		reply = Reply{Status: http.StatusOK, Body: answer}
 	}
 
-	for k, v := range reply.Header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), reply.Header)
 
 	if reply.Body == nil {
 		w.WriteHeader(reply.Status)
@@ -148,7 +148,7 @@ func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error
 	}
 
 	if f.Code == fault.Internal {
-		rt.log.Error("API operation failed", "request_id", r.ID, "method", r.HTTP.Method, "error", err)
+		rt.log.Error("API operation failed", slog.String("request_id", r.ID), slog.String("method", r.HTTP.Method), slog.Any("error", err))
 	}
 
 	// The rest of a body that nobody read would have to be taken in before the next request.
@@ -174,23 +174,28 @@ func (rt *Router) write(w http.ResponseWriter, r *Request, status int, body []by
 	}
 
 	if _, err := w.Write(body); err != nil {
-		rt.log.Debug("client gone before the answer", "request_id", r.ID, "error", err)
+		rt.log.Debug("client gone before the answer", slog.String("request_id", r.ID), slog.Any("error", err))
 	}
 }
 
-func (rt *Router) logDone(r *Request, route *compiled, status int, err error) {
+// outcome is how an operation ended.
+type outcome struct {
+	status int
+	err    error
+}
+
+func (rt *Router) logDone(ctx context.Context, r *Request, route *compiled, o outcome) {
 	level := slog.LevelInfo
-	if err == nil && (r.HTTP.Method == http.MethodGet || r.HTTP.Method == http.MethodHead) {
+	if o.err == nil && (r.HTTP.Method == http.MethodGet || r.HTTP.Method == http.MethodHead) {
 		level = slog.LevelDebug
 	}
 
-	ctx := r.HTTP.Context()
 	if !rt.log.Enabled(ctx, level) {
 		return
 	}
 
 	attrs := []slog.Attr{
-		slog.String("operation", route.Name), slog.Int("status", status), slog.String("request_id", r.ID),
+		slog.String("operation", route.Name), slog.Int("status", o.status), slog.String("request_id", r.ID),
 		slog.String("remote", r.Remote().String()),
 	}
 
@@ -202,8 +207,8 @@ func (rt *Router) logDone(r *Request, route *compiled, status int, err error) {
 		attrs = append(attrs, slog.String("project_id", id))
 	}
 
-	if err != nil {
-		attrs = append(attrs, slog.String("error_code", fault.From(err).Code.Wire()))
+	if o.err != nil {
+		attrs = append(attrs, slog.String("error_code", fault.From(o.err).Code.Wire()))
 	}
 
 	rt.log.LogAttrs(ctx, level, "api", attrs...)

@@ -49,7 +49,7 @@ func write(path string, data []byte, perm fs.FileMode, place func(tmp, path stri
 
 // SyncDir makes renames and new entries in dir durable.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the caller names the directory
+	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)
 	}

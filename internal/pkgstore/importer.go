@@ -37,7 +37,7 @@ func (im *importer) run(ctx context.Context, only string) error {
 	}
 
 	for name, data := range im.overlay {
-		if err := im.write(name, data); err != nil {
+		if err := im.write(ctx, name, data); err != nil {
 			return err
 		}
 	}
@@ -148,8 +148,8 @@ func (im *importer) file(ctx context.Context, from, name string) error {
 	return im.store(ctx, name, in, mode)
 }
 
-func (im *importer) write(name string, data []byte) error {
-	return im.store(context.Background(), name, strings.NewReader(string(data)), 0o444)
+func (im *importer) write(ctx context.Context, name string, data []byte) error {
+	return im.store(ctx, name, strings.NewReader(string(data)), 0o444)
 }
 
 func (im *importer) store(ctx context.Context, name string, in io.Reader, mode fs.FileMode) (err error) {

@@ -39,7 +39,6 @@ const (
 	maxPathBytes = 1024
 )
 
-//nolint:gochecknoglobals // compiled once, never changed
 var treeName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // New opens the store, and creates its directories.

@@ -29,10 +29,12 @@ func TestImportCopiesAndHashes(t *testing.T) {
 	must(t, err)
 
 	list := ""
+	var listSb32 strings.Builder
 	for _, f := range []struct{ path, text string }{{"config.json", "{}"}, {"model.onnx", "weights"}, {"sub/dir/run.sh", "#!/bin/sh"}} {
 		sum := sha256.Sum256([]byte(f.text))
-		list += f.path + "\x00" + hex.EncodeToString(sum[:]) + "\n"
+		listSb32.WriteString(f.path + "\x00" + hex.EncodeToString(sum[:]) + "\n")
 	}
+	list += listSb32.String()
 
 	if want := sha256.Sum256([]byte(list)); ref.TreeSHA256 != hex.EncodeToString(want[:]) {
 		t.Fatalf("tree hash %s", ref.TreeSHA256)
@@ -119,42 +121,42 @@ func TestImportRefusesBadSources(t *testing.T) {
 
 	outside := tree(t, map[string]string{"secret": "s"})
 
-	cases := map[string]func(t *testing.T) string{
-		"missing":    func(t *testing.T) string { return filepath.Join(t.TempDir(), "no") },
-		"below file": func(t *testing.T) string { return filepath.Join(tree(t, map[string]string{"f": ""}), "f", "g") },
-		"empty":      func(t *testing.T) string { return t.TempDir() },
-		"link to a file": func(t *testing.T) string {
+	cases := map[string]func() string{
+		"missing":    func() string { return filepath.Join(t.TempDir(), "no") },
+		"below file": func() string { return filepath.Join(tree(t, map[string]string{"f": ""}), "f", "g") },
+		"empty":      func() string { return t.TempDir() },
+		"link to a file": func() string {
 			d := tree(t, map[string]string{"a": ""})
 			must(t, os.Symlink(filepath.Join(outside, "secret"), filepath.Join(d, "l")))
 
 			return d
 		},
-		"link to a directory": func(t *testing.T) string {
+		"link to a directory": func() string {
 			d := tree(t, map[string]string{"a": ""})
 			must(t, os.Symlink(outside, filepath.Join(d, "l")))
 
 			return d
 		},
-		"pipe": func(t *testing.T) string {
+		"pipe": func() string {
 			d := tree(t, map[string]string{"a": ""})
 			must(t, syscall.Mkfifo(filepath.Join(d, "p"), 0o600))
 
 			return d
 		},
-		"line feed in a name": func(t *testing.T) string { return tree(t, map[string]string{"a\nb": ""}) },
-		"too many files": func(t *testing.T) string {
+		"line feed in a name": func() string { return tree(t, map[string]string{"a\nb": ""}) },
+		"too many files": func() string {
 			files := map[string]string{}
 			for i := range 11 {
-				files[fmt.Sprint(i)] = ""
+				files[strconv.Itoa(i)] = ""
 			}
 
 			return tree(t, files)
 		},
-		"too big": func(t *testing.T) string {
+		"too big": func() string {
 			return tree(t, map[string]string{"a": strings.Repeat("x", 60), "b": strings.Repeat("x", 60)})
 		},
-		"too deep": func(t *testing.T) string { return tree(t, map[string]string{"1/2/3/4/5": ""}) },
-		"device":   func(*testing.T) string { return "/dev/null" },
+		"too deep": func() string { return tree(t, map[string]string{"1/2/3/4/5": ""}) },
+		"device":   func() string { return "/dev/null" },
 	}
 
 	for name, source := range cases {
@@ -164,7 +166,7 @@ func TestImportRefusesBadSources(t *testing.T) {
 			dir := t.TempDir()
 			s := open(t, pkgstore.Config{Dir: dir, MaxFiles: 10, MaxBytes: 100, MaxDepth: 3})
 
-			_, err := s.Import(t.Context(), source(t), nil)
+			_, err := s.Import(t.Context(), source(), nil)
 			if !errors.Is(err, &fault.Error{Code: fault.ModelInvalid}) {
 				t.Fatalf("got %v", err)
 			}

@@ -254,7 +254,7 @@ func readKeyFile(path string) (string, error) {
 		return "", fmt.Errorf("key file %s: over %d bytes", path, maxKeyFile)
 	}
 
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("key file: %w", err)
 	}

@@ -2,7 +2,6 @@
 package storetest
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 
@@ -32,4 +31,4 @@ func Start(tb testing.TB, dir string) *store.Embedded {
 }
 
 // Logger discards everything.
-func Logger() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func Logger() *slog.Logger { return slog.New(slog.DiscardHandler) }
