@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
