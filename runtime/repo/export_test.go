@@ -1,4 +1,4 @@
 package repo
 
 // CoresFrom lets tests show a file system of their own.
-var CoresFrom = coresFrom //nolint:gochecknoglobals // for tests only
+var CoresFrom = coresFrom

@@ -676,11 +676,12 @@ func TestWarmUpFailure(t *testing.T) {
 		config string
 		ok     bool
 	}{
-		"known floats": {[]int64{-1, 2}, engine.FP32, "", false},
-		"disabled":     {[]int64{-1, 2}, engine.FP32, `{"serving":{"warmup":{"disabled":true}}}`, true},
-		"guessed":      {[]int64{-1, -1}, engine.FP32, "", true},
-		"given":        {[]int64{-1, -1}, engine.FP32, `{"serving":{"warmup":{"shapes":{"x":[3]}}}}`, false},
-		"integers":     {[]int64{-1, 2}, engine.Int64, "", true},
+		"made up":     {[]int64{-1, 2}, engine.FP32, "", true},
+		"sizes given": {[]int64{-1, 2}, engine.FP32, `{"serving":{"warmup":{"batch_sizes":[1]}}}`, false},
+		"disabled":    {[]int64{-1, 2}, engine.FP32, `{"serving":{"warmup":{"disabled":true}}}`, true},
+		"guessed":     {[]int64{-1, -1}, engine.FP32, "", true},
+		"given":       {[]int64{-1, -1}, engine.FP32, `{"serving":{"warmup":{"shapes":{"x":[3]}}}}`, false},
+		"integers":    {[]int64{-1, 2}, engine.Int64, "", true},
 	} {
 		m := enginetest.Echo(1)
 		m.Inputs[0].Shape, m.Inputs[0].Type, m.Compute = tc.shape, tc.dt, never

@@ -26,8 +26,7 @@ type warmer struct {
 	sess   engine.Session
 	size   int  // rows in a batch; 1: not batched
 	ours   bool // size is our choice
-	known  bool // no shape of the inputs is a guess
-	plain  bool // the inputs are floats, which any model should take
+	asked  bool // the package says how to warm up
 	shapes [][]int64
 }
 
@@ -145,10 +144,8 @@ func unbatchable(inputs, outputs []engine.Info) string {
 func (w *warmer) makeShapes() error {
 	given := map[string][]int64{}
 	if wu := w.pack.config.Serving.Warmup; wu != nil {
-		given = wu.Shapes
+		given, w.asked = wu.Shapes, len(wu.Shapes)+len(wu.BatchSizes) > 0
 	}
-
-	w.known, w.plain = true, true
 
 	for _, in := range w.sess.Inputs() {
 		dims := slices.Clone(in.Shape)
@@ -168,12 +165,10 @@ func (w *warmer) makeShapes() error {
 		for i, d := range dims {
 			if d < 0 {
 				dims[i] = 1
-				w.known = false
 			}
 		}
 
 		w.shapes = append(w.shapes, dims)
-		w.plain = w.plain && (in.Type == engine.FP32 || in.Type == engine.FP64)
 	}
 
 	for name := range given {
@@ -331,14 +326,15 @@ func (w *warmer) everywhere(ctx context.Context, in []engine.Tensor, instances i
 	return time.Since(start), err //nolint:wrapcheck // judged by the caller
 }
 
-// judge says whether a failed warm-up run means that the model is unusable.
+// judge says whether a failed warm-up run means that the model is unusable. Made-up inputs
+// prove little: a model may want sizes or scales that make sense.
 func (w *warmer) judge(ctx context.Context, err error, rows int) error {
 	f := fault.From(err)
 
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("warm up: %w", err)
-	case f.Code != fault.BadTensor || w.known && w.plain:
+	case f.Code != fault.BadTensor || w.asked:
 		return fault.Wrap(fault.ModelInvalid, err,
 			"The model does not run with a batch of %d: %s (serving.warmup.disabled loads it all the same)", rows, f.Message())
 	default:
