@@ -160,7 +160,7 @@ type fronts struct {
 
 // together runs the repository below the server: it ends after the last answer.
 func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo.Repo, f *fronts) error {
-	below, stop := context.WithCancel(context.Background())
+	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
 	ended := make(chan error, 1)
@@ -198,7 +198,7 @@ func (w *worker) load(ctx context.Context, models *repo.Repo, app *serve.App) er
 
 		return nil
 	case ctx.Err() != nil:
-		return nil //nolint:nilerr // told to stop while loading
+		return nil // told to stop while loading
 	}
 
 	reason := fault.From(err).Message()

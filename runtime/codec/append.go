@@ -14,7 +14,7 @@ import (
 // in JSON under the V2 protocol, nor can BYTES that are not UTF-8: these are faults.
 // NaN and infinities are written as NaN, Infinity and -Infinity, as Triton does.
 func AppendValues(dst []byte, t *engine.Tensor) ([]byte, error) {
-	switch t.Type {
+	switch t.Type { //nolint:exhaustive // the others are numbers
 	case engine.FP16, engine.BF16:
 		return dst, fault.New(fault.BadTensor, "sending %s data via JSON is not supported. "+
 			"Please use the binary data format for output %s", t.Type, t.Name)
@@ -288,7 +288,7 @@ func AppendRounded(dst []byte, t engine.DataType, v float64) []byte {
 	at := len(dst)
 	dst = append(dst, make([]byte, t.Size())...)
 
-	switch t {
+	switch t { //nolint:exhaustive // the others are signed
 	case engine.Uint8, engine.Uint16, engine.Uint32, engine.Uint64:
 		most := math.Ldexp(1, bits)
 

@@ -14,7 +14,7 @@ import (
 
 // fast reads a run of values that are each followed by a comma.
 func (s *Scanner) fast(v *filler) {
-	switch v.typ {
+	switch v.typ { //nolint:exhaustive // the others have no short way
 	case engine.FP32:
 		s.fastFloats(v, true)
 	case engine.FP64:
@@ -67,7 +67,7 @@ func digitRun(b []byte, i int, mant uint64) (uint64, int) {
 	return mant, i
 }
 
-func (s *Scanner) fastFloats(v *filler, single bool) {
+func (s *Scanner) fastFloats(v *filler, single bool) { //nolint:revive // one loop for both widths
 	const mostDigits = 19 // fit uint64
 
 	b, width := s.b, 64
@@ -125,7 +125,7 @@ func (s *Scanner) fastFloats(v *filler, single bool) {
 }
 
 // quotient is mant / 10^frac if that is certain to round correctly. frac is at most 19.
-func quotient(mant uint64, frac int, single bool) (float64, bool) {
+func quotient(mant uint64, frac int, single bool) (float64, bool) { //nolint:revive // one loop for both widths
 	f := float64(mant) / pow10[frac]
 	if !single {
 		return f, mant < 1<<53 // both operands are exact, so there was one rounding

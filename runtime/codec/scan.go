@@ -171,7 +171,8 @@ func (s *Scanner) checkUTF8(text []byte) error {
 
 // escaped finishes String after its first backslash.
 func (s *Scanner) escaped(start int) ([]byte, error) {
-	out := append(s.scratch[:0], s.b[start:s.i]...)
+	out := s.scratch[:0]
+	out = append(out, s.b[start:s.i]...)
 
 	for s.i < len(s.b) {
 		c := s.b[s.i]

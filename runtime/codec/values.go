@@ -58,12 +58,18 @@ type filler struct {
 
 func (s *Scanner) walk(v *filler) error {
 	if s.Peek() != '[' {
-		return s.element(v, true)
+		if err := s.element(v); err != nil {
+			return err
+		}
+
+		return v.complete()
 	}
 
 	base := s.depth
 
 	for {
+		s.fast(v)
+
 		if s.Peek() == '[' {
 			if err := s.begin('[', ""); err != nil {
 				return err
@@ -72,16 +78,8 @@ func (s *Scanner) walk(v *filler) error {
 			if s.Peek() != ']' {
 				continue
 			}
-		} else {
-			s.fast(v)
-
-			if s.Peek() == '[' {
-				continue
-			}
-
-			if err := s.element(v, false); err != nil {
-				return err
-			}
+		} else if err := s.element(v); err != nil {
+			return err
 		}
 
 		done, err := s.closeArrays(base)
@@ -127,8 +125,8 @@ func (v *filler) complete() error {
 	return nil
 }
 
-// element reads one number or bool. alone says that it is the whole data.
-func (s *Scanner) element(v *filler, alone bool) error {
+// element reads one number or bool.
+func (s *Scanner) element(v *filler) error {
 	if v.k >= v.n {
 		return fault.New(fault.BadTensor,
 			"Shape does not match true shape of 'data' field of input '%s': more than %d elements given", v.name, v.n)
@@ -142,10 +140,6 @@ func (s *Scanner) element(v *filler, alone bool) error {
 	s.i = next
 	s.first = false
 	v.k++
-
-	if alone {
-		return v.complete()
-	}
 
 	return nil
 }
@@ -183,7 +177,7 @@ func (s *Scanner) badElement(v *filler, st numState) error {
 
 // put writes the value at b[i:] and returns where it ends.
 func put(dst []byte, t engine.DataType, b []byte, i int) (int, numState) {
-	switch t {
+	switch t { //nolint:exhaustive // the others are signed integers
 	case engine.FP32:
 		f, next, st := parseFloat32(b, i)
 		binary.LittleEndian.PutUint32(dst, math.Float32bits(f))

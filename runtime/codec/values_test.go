@@ -157,7 +157,7 @@ func TestFloatsAreCorrectlyRounded(t *testing.T) {
 func TestIntegersTakeTheWholeRangeAndNoMore(t *testing.T) {
 	t.Parallel()
 
-	for typ, limits := range map[engine.DataType][2]string{
+	for typ, limits := range map[engine.DataType][2]string{ //nolint:exhaustive // integers only
 		engine.Int8: {"-128", "127"}, engine.Int16: {"-32768", "32767"}, engine.Int32: {"-2147483648", "2147483647"},
 		engine.Int64: {"-9223372036854775808", "9223372036854775807"}, engine.Uint8: {"0", "255"}, engine.Uint16: {"0", "65535"},
 		engine.Uint32: {"0", "4294967295"}, engine.Uint64: {"0", "18446744073709551615"},
@@ -251,9 +251,17 @@ func TestAppendRoundedStaysInRange(t *testing.T) {
 		v    float64
 		want string
 	}{
-		{engine.Uint8, 254.5, "254"}, {engine.Uint8, 300, "255"}, {engine.Uint8, -3, "0"}, {engine.Uint8, math.NaN(), "0"},
-		{engine.Int8, 200, "127"}, {engine.Int8, -200, "-128"}, {engine.Int32, -1.6, "-2"}, {engine.Int64, 1e30, "9223372036854775807"},
-		{engine.Int64, -1e30, "-9223372036854775808"}, {engine.Uint64, 1e30, "18446744073709551615"}, {engine.Int16, 7, "7"},
+		{engine.Uint8, 254.5, "254"},
+		{engine.Uint8, 300, "255"},
+		{engine.Uint8, -3, "0"},
+		{engine.Uint8, math.NaN(), "0"},
+		{engine.Int8, 200, "127"},
+		{engine.Int8, -200, "-128"},
+		{engine.Int32, -1.6, "-2"},
+		{engine.Int64, 1e30, "9223372036854775807"},
+		{engine.Int64, -1e30, "-9223372036854775808"},
+		{engine.Uint64, 1e30, "18446744073709551615"},
+		{engine.Int16, 7, "7"},
 	} {
 		if got := codec.AppendScalar(nil, c.typ, codec.AppendRounded(nil, c.typ, c.v)); string(got) != c.want {
 			t.Errorf("%s %g: %s, want %s", c.typ, c.v, got, c.want)

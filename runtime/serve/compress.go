@@ -95,7 +95,7 @@ func (a *App) gunzip(body []byte) (io.Reader, error) {
 	return gzip.NewReader(bytes.NewReader(body)) //nolint:wrapcheck // wrapped by the caller
 }
 
-// compress compresses an answer of at least least bytes if the client prefers that.
+// compress compresses an answer of least bytes or more if the client prefers that.
 func (a *App) compress(x *Exchange, least int) {
 	accept := x.Header.Get("Accept-Encoding")
 	if len(accept) == 0 || len(x.Out) < least {

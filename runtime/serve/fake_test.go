@@ -95,7 +95,7 @@ func (m *fakeModel) Infer(ctx context.Context, req *batch.Request) (*batch.Resul
 // echo answers OUTPUTi with INPUTi.
 func echo(meta *repo.Meta) func(context.Context, *batch.Request) ([]engine.Tensor, error) {
 	return func(_ context.Context, req *batch.Request) ([]engine.Tensor, error) {
-		var outs []engine.Tensor
+		outs := make([]engine.Tensor, 0, len(req.Inputs))
 
 		for i, in := range req.Inputs {
 			in.Name = meta.Outputs[i].Name

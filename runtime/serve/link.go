@@ -44,6 +44,7 @@ type linkDoor struct {
 // linkHeader reads the headers of a call.
 type linkHeader struct{ h *link.Header }
 
+// Get implements Header.
 func (h *linkHeader) Get(name string) []byte { return h.h.GetFold(name) }
 
 // Run answers calls on ln. When ctx ends it asks gateways to send no more; it returns when

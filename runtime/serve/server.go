@@ -103,6 +103,7 @@ func NewServer(cfg ServerConfig, app *App, state *State, log *slog.Logger) (*Ser
 // quiet hands fasthttp's own messages, which are about single connections, to the log.
 type quiet struct{ log *slog.Logger }
 
+// Printf implements fasthttp.Logger.
 func (q quiet) Printf(format string, args ...any) {
 	q.log.Debug("http connection", slog.String("text", fmt.Sprintf(format, args...)))
 }
@@ -150,7 +151,7 @@ var ErrCut = errors.New("requests were cut")
 // Run serves ln until ctx ends, then drains: not ready at once, still accepting for DrainDelay, then
 // finishing what is in flight. now ends it at once; the error tells how many requests were cut.
 func (s *Server) Run(ctx context.Context, ln net.Listener, now <-chan struct{}) error {
-	watchCtx, stopWatch := context.WithCancel(context.Background())
+	watchCtx, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan struct{})
 
 	go func() {
@@ -172,7 +173,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener, now <-chan struct{}) 
 	case <-ctx.Done():
 	}
 
-	return s.drain(served, now)
+	return s.drain(served, now) //nolint:contextcheck // the context has ended; draining outlives it
 }
 
 func (s *Server) drain(served <-chan error, now <-chan struct{}) error {
@@ -229,6 +230,7 @@ func (s *Server) InFlight() int { return int(s.count.Load()) }
 // header reads fasthttp's request headers.
 type header struct{ h *fasthttp.RequestHeader }
 
+// Get implements Header.
 func (h *header) Get(name string) []byte { return h.h.Peek(name) }
 
 // handle answers one request.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 // block makes a model wait for its context or for release, and says when it started.
-func block(m *fakeModel) (started chan struct{}, release chan struct{}, ended chan error) {
+func block(m *fakeModel) (started, release chan struct{}, ended chan error) {
 	started, release, ended = make(chan struct{}, 10), make(chan struct{}), make(chan error, 10)
 	plain := m.run
 
@@ -50,7 +50,9 @@ func block(m *fakeModel) (started chan struct{}, release chan struct{}, ended ch
 	return started, release, ended
 }
 
-func post(body string) string {
+func post() string {
+	const body = pairBody
+
 	return "POST /v2/models/pair/infer HTTP/1.1\r\nHost: x\r\nContent-Length: " + itoa(len(body)) + "\r\n\r\n" + body
 }
 
@@ -74,7 +76,7 @@ func TestVanishedClientCancelsItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, err := io.WriteString(c, post(pairBody)); err != nil {
+	if _, err := io.WriteString(c, post()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -106,7 +108,7 @@ func TestPipeliningClientIsNotTakenForGone(t *testing.T) {
 	}
 	defer c.Close()
 
-	if _, err := io.WriteString(c, post(pairBody)+post(pairBody)); err != nil {
+	if _, err := io.WriteString(c, post()+post()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -116,11 +118,12 @@ func TestPipeliningClientIsNotTakenForGone(t *testing.T) {
 	r := bufio.NewReader(c)
 	for range 2 {
 		resp, err := http.ReadResponse(r, nil)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatal(resp, err)
 		}
 
 		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
 	}
 }
 
@@ -171,7 +174,7 @@ func TestSecondSignalTellsHowManyWereCut(t *testing.T) {
 	}
 	defer c.Close()
 
-	if _, err := io.WriteString(c, post(pairBody)); err != nil {
+	if _, err := io.WriteString(c, post()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -249,6 +252,8 @@ func TestServerBoundsBodyAndHeaders(t *testing.T) {
 		}
 
 		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+
 		if resp.StatusCode != c.status || !strings.Contains(string(b), c.code) {
 			t.Errorf("%s: %d %s", name, resp.StatusCode, b)
 		}

@@ -110,7 +110,7 @@ func (a *App) Acquire(model, version string) (Model, error) {
 		what += " version " + clip(r.version)
 	}
 
-	switch f.Code {
+	switch f.Code { //nolint:exhaustive // the others are told as they are
 	case fault.ModelNotFound:
 		return nil, fault.Wrap(fault.ModelNotFound, err, "Request for unknown model: %s is not found", what)
 	case fault.ModelNotReady:

@@ -82,7 +82,7 @@ func TestV2Routes(t *testing.T) {
 	}
 }
 
-func binaryRequest() (body string, header string) {
+func binaryRequest() (body, header string) {
 	head := `{"parameters":{"binary_data_output":true},"inputs":[` +
 		`{"name":"INPUT0","shape":[1,4],"datatype":"INT32","parameters":{"binary_data_size":16}},` +
 		`{"name":"INPUT1","shape":[1,4],"datatype":"INT32","parameters":{"binary_data_size":16}}]}`

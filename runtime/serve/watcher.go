@@ -147,7 +147,7 @@ func vanished(conn net.Conn) bool {
 
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 
-		switch err { //nolint:errorlint // a bare errno
+		switch err {
 		case nil:
 			gone = n == 0
 		case syscall.EAGAIN, syscall.EINTR:

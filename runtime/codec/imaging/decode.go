@@ -27,8 +27,8 @@ type Gate struct {
 }
 
 // NewGate returns a gate for so many bytes of decoded pictures; one picture larger than that passes alone.
-func NewGate(bytes int64) *Gate {
-	return &Gate{sem: semaphore.NewWeighted(bytes), bytes: bytes}
+func NewGate(size int64) *Gate {
+	return &Gate{sem: semaphore.NewWeighted(size), bytes: size}
 }
 
 // enter waits for room and returns what gives it back.

@@ -164,7 +164,9 @@ func (p *Pipeline) samples(img image.Image, orient int) []float64 {
 		}
 	}
 
-	r := newResizer(src, area, v.fill, p.cfg.Resize, w, h)
+	r := newResizer(src, area, p.cfg.Resize, w, h)
+	r.fill = v.fill
+
 	if late {
 		r.see = &v
 	}
@@ -250,7 +252,7 @@ func (p *Pipeline) channel(c int) int {
 func (p *Pipeline) put(dst []byte, sample float64, c int) []byte {
 	v := (sample*p.scale - p.mean[c]) / p.std[c]
 
-	switch p.typ {
+	switch p.typ { //nolint:exhaustive // the others are integers
 	case engine.FP32:
 		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(v)))
 	case engine.FP64:

@@ -25,12 +25,12 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-func encode(t testing.TB, img image.Image) []byte {
-	t.Helper()
+func encode(tb testing.TB, img image.Image) []byte {
+	tb.Helper()
 
 	var b bytes.Buffer
 	if err := png.Encode(&b, img); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return b.Bytes()
@@ -46,8 +46,8 @@ func gray(rows ...[]uint8) *image.Gray {
 	return img
 }
 
-func run(t testing.TB, cfg spec.Image, picture []byte) []float64 {
-	t.Helper()
+func run(tb testing.TB, cfg spec.Image, picture []byte) []float64 {
+	tb.Helper()
 
 	if cfg.Scale == 0 {
 		cfg.Scale = 1
@@ -55,12 +55,12 @@ func run(t testing.TB, cfg spec.Image, picture []byte) []float64 {
 
 	p, err := imaging.New(cfg, engine.FP64, 0, imaging.NewGate(1<<30))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
-	b, err := p.Append(t.Context(), nil, picture)
+	b, err := p.Append(tb.Context(), nil, picture)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	out := make([]float64, len(b)/8)
@@ -154,7 +154,7 @@ func reference(src *image.Gray, w, h int, method string) []float64 {
 
 	b := src.Bounds()
 
-	var out []float64
+	out := make([]float64, 0, w*h)
 
 	for y := range h {
 		for x := range w {
@@ -341,7 +341,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 func TestElementTypes(t *testing.T) {
 	t.Parallel()
 
-	for typ, want := range map[engine.DataType][]byte{
+	for typ, want := range map[engine.DataType][]byte{ //nolint:exhaustive // a choice of each kind
 		engine.Uint8: {100}, engine.Int32: {100, 0, 0, 0}, engine.FP16: {0x40, 0x56}, engine.BF16: {0xc8, 0x42}, engine.FP32: {0, 0, 0xc8, 0x42},
 	} {
 		p, err := imaging.New(spec.Image{Width: 1, Height: 1, Channels: 1, Scale: 1}, typ, 0, imaging.NewGate(1<<20))

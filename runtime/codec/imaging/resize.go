@@ -114,8 +114,9 @@ type resizer struct {
 	tag   []int
 }
 
-func newResizer(src *source, b box, fill [3]float64, method string, ow, oh int) *resizer {
-	r := &resizer{src: src, box: b, fill: fill, ow: ow, cols: kernel(method, b.w, ow), rows: kernel(method, b.h, oh)}
+// newResizer prepares for a picture of ow x oh. fill is the colour outside the picture.
+func newResizer(src *source, b box, method string, ow, oh int) *resizer {
+	r := &resizer{src: src, box: b, ow: ow, cols: kernel(method, b.w, ow), rows: kernel(method, b.h, oh)}
 
 	depth := 1
 	for _, t := range r.rows {

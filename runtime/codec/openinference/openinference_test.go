@@ -50,8 +50,10 @@ func str(v ...string) []byte {
 	return b
 }
 
-const inputA = `{"name":"A","datatype":"FP32","shape":[2,2],"data":[[1,2],[3,4]]}`
-const inputB = `{"name":"B","datatype":"INT32","shape":[2,1],"data":[7,8]}`
+const (
+	inputA = `{"name":"A","datatype":"FP32","shape":[2,2],"data":[[1,2],[3,4]]}`
+	inputB = `{"name":"B","datatype":"INT32","shape":[2,1],"data":[7,8]}`
+)
 
 func TestDecodeOrdersInputsAndReadsParameters(t *testing.T) {
 	t.Parallel()
@@ -244,16 +246,24 @@ func TestResponseKinds(t *testing.T) {
 
 	for name, c := range map[string]struct{ ask, json, tail string }{
 		"all in JSON": {`{`, prefix + `{"name":"X","datatype":"FP32","shape":[1,3],"data":[0.25,2,-1]},{"name":"Y","datatype":"BYTES","shape":[1],"data":["hi"]}]}`, ""},
-		"all binary": {`{"parameters":{"binary_data_output":true},`,
+		"all binary": {
+			`{"parameters":{"binary_data_output":true},`,
 			prefix + `{"name":"X","datatype":"FP32","shape":[1,3],"parameters":{"binary_data_size":12}},{"name":"Y","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":6}}]}`,
-			string(fp32(0.25, 2, -1)) + string(str("hi"))},
-		"listed ones ignore the default": {`{"parameters":{"binary_data_output":true},"outputs":[{"name":"X"}],`,
-			prefix + `{"name":"X","datatype":"FP32","shape":[1,3],"data":[0.25,2,-1]}]}`, ""},
-		"classes": {`{"outputs":[{"name":"X","parameters":{"classification":2}}],`,
-			prefix + `{"name":"X","datatype":"BYTES","shape":[1,2],"data":["2.000000:1:one","0.250000:0:zero"]}]}`, ""},
-		"binary classes": {`{"outputs":[{"name":"Y"},{"name":"X","parameters":{"classification":9,"binary_data":true}}],`,
+			string(fp32(0.25, 2, -1)) + string(str("hi")),
+		},
+		"listed ones ignore the default": {
+			`{"parameters":{"binary_data_output":true},"outputs":[{"name":"X"}],`,
+			prefix + `{"name":"X","datatype":"FP32","shape":[1,3],"data":[0.25,2,-1]}]}`, "",
+		},
+		"classes": {
+			`{"outputs":[{"name":"X","parameters":{"classification":2}}],`,
+			prefix + `{"name":"X","datatype":"BYTES","shape":[1,2],"data":["2.000000:1:one","0.250000:0:zero"]}]}`, "",
+		},
+		"binary classes": {
+			`{"outputs":[{"name":"Y"},{"name":"X","parameters":{"classification":9,"binary_data":true}}],`,
 			prefix + `{"name":"Y","datatype":"BYTES","shape":[1],"data":["hi"]},{"name":"X","datatype":"BYTES","shape":[1,3],"parameters":{"binary_data_size":52}}]}`,
-			string(str("2.000000:1:one", "0.250000:0:zero", "-1.000000:2"))},
+			string(str("2.000000:1:one", "0.250000:0:zero", "-1.000000:2")),
+		},
 	} {
 		var r openinference.Request
 

@@ -124,7 +124,7 @@ func find(m *Model, outs []engine.Tensor, index int) (*engine.Tensor, error) {
 	return nil, fault.New(fault.Internal, "The model gave no output '%s'.", name)
 }
 
-func appendOutput(dst []byte, t *engine.Tensor, binary bool) ([]byte, error) {
+func appendOutput(dst []byte, t *engine.Tensor, raw bool) ([]byte, error) { //nolint:revive // raw is what the caller asked for
 	dst = append(dst, `{"name":`...)
 	dst = codec.AppendString(dst, t.Name)
 	dst = append(dst, `,"datatype":"`...)
@@ -139,7 +139,7 @@ func appendOutput(dst []byte, t *engine.Tensor, binary bool) ([]byte, error) {
 		dst = strconv.AppendInt(dst, d, 10)
 	}
 
-	if binary {
+	if raw {
 		dst = append(dst, `],"parameters":{"binary_data_size":`...)
 		dst = strconv.AppendInt(dst, int64(len(t.Data)), 10)
 
@@ -200,7 +200,7 @@ func classify(m *Model, t *engine.Tensor, k int) (*engine.Tensor, error) {
 }
 
 func appendClass(dst []byte, m *Model, typ engine.DataType, data []byte, index int) []byte {
-	switch typ {
+	switch typ { //nolint:exhaustive // the others are integers
 	case engine.FP32, engine.FP64, engine.FP16, engine.BF16:
 		dst = strconv.AppendFloat(dst, codec.Scalar(typ, data), 'f', 6, 64)
 	default:

@@ -25,12 +25,12 @@ func info(name string, t engine.DataType, shape ...int64) engine.Info {
 	return engine.Info{Name: name, Type: t, Shape: shape}
 }
 
-func compile(t testing.TB, meta *repo.Meta) *platform.Model {
-	t.Helper()
+func compile(tb testing.TB, meta *repo.Meta) *platform.Model {
+	tb.Helper()
 
 	m, err := platform.Compile(meta, imaging.NewGate(1<<28))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return m
@@ -46,7 +46,7 @@ func flowers() *repo.Meta {
 }
 
 // echo runs a request: every output row is the row of x.
-func echo(t *testing.T, req *platform.Request, out string) string {
+func echo(t *testing.T, req *platform.Request) string {
 	t.Helper()
 
 	ans := req.Answer(nil)
@@ -54,7 +54,7 @@ func echo(t *testing.T, req *platform.Request, out string) string {
 	for first := 0; first < req.Items(); {
 		in, n := req.Batch(first)
 		y := in[0]
-		y.Name = out
+		y.Name = "y"
 
 		if err := ans.Add([]engine.Tensor{y}, n); err != nil {
 			t.Fatal(err)
@@ -84,7 +84,7 @@ func TestTabularRows(t *testing.T) {
 			continue
 		}
 
-		if got := echo(t, req, "y"); got != want {
+		if got := echo(t, req); got != want {
 			t.Errorf("%s: %s, want %s", body, got, want)
 		}
 	}
@@ -159,7 +159,7 @@ func TestModelWithoutBatchingTakesOneTensorAtATime(t *testing.T) {
 			t.Fatalf("%s: %v", body, err)
 		}
 
-		if got := echo(t, req, "y"); got != want {
+		if got := echo(t, req); got != want {
 			t.Errorf("%s: %s, want %s", body, got, want)
 		}
 	}
@@ -168,7 +168,9 @@ func TestModelWithoutBatchingTakesOneTensorAtATime(t *testing.T) {
 func TestHalvesAreConverted(t *testing.T) {
 	t.Parallel()
 
-	for typ, want := range map[engine.DataType]string{engine.FP16: "\x00\x3e", engine.BF16: "\xc0\x3f"} {
+	for typ, want := range map[engine.DataType]string{ //nolint:exhaustive // the halves
+		engine.FP16: "\x00\x3e", engine.BF16: "\xc0\x3f",
+	} {
 		m := compile(t, &repo.Meta{Name: "h", Inputs: []engine.Info{info("x", typ, 1)}, Outputs: []engine.Info{info("y", typ, 1)}})
 
 		req, err := m.Decode(t.Context(), "application/json", []byte(`{"x":[1.5]}`))
@@ -180,7 +182,7 @@ func TestHalvesAreConverted(t *testing.T) {
 			t.Errorf("%s: %q", typ, in[0].Data)
 		}
 
-		if got := echo(t, req, "y"); got != `{"y":1.5}` && got != `{"y":[1.5]}` {
+		if got := echo(t, req); got != `{"y":1.5}` && got != `{"y":[1.5]}` {
 			t.Errorf("%s: %s", typ, got)
 		}
 	}
@@ -210,19 +212,36 @@ func TestPostprocessing(t *testing.T) {
 		labels []string
 		want   string
 	}{
-		"softmax": {[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax"}}, []string{"a", "b", "c"},
-			`{"predicted_label":"c","scores":[["c","0.600"],["b","0.300"],["a","0.100"]]}`},
-		"top k without labels": {[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", TopK: 1}}, nil,
-			`{"predicted_label":"2","scores":[["2","0.600"]]}`},
-		"threshold": {[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", Threshold: 0.25}}, nil,
-			`{"predicted_label":"2","scores":[["2","0.600"],["1","0.300"]]}`},
-		"nothing passes": {[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", Threshold: 0.9}}, nil,
-			`{"predicted_label":"","scores":[]}`},
-		"two classes of one value": {[]spec.Postprocess{{Output: "p", Kind: "classification", Activation: "sigmoid"}}, []string{"no", "yes"},
-			`{"predicted_label":"no","scores":[["no","0.500"],["yes","0.500"]]}`},
+		"softmax": {
+			[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax"}},
+			[]string{"a", "b", "c"},
+			`{"predicted_label":"c","scores":[["c","0.600"],["b","0.300"],["a","0.100"]]}`,
+		},
+		"top k without labels": {
+			[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", TopK: 1}},
+			nil,
+			`{"predicted_label":"2","scores":[["2","0.600"]]}`,
+		},
+		"threshold": {
+			[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", Threshold: 0.25}},
+			nil,
+			`{"predicted_label":"2","scores":[["2","0.600"],["1","0.300"]]}`,
+		},
+		"nothing passes": {
+			[]spec.Postprocess{{Output: "l", Kind: "classification", Activation: "softmax", Threshold: 0.9}},
+			nil,
+			`{"predicted_label":"","scores":[]}`,
+		},
+		"two classes of one value": {
+			[]spec.Postprocess{{Output: "p", Kind: "classification", Activation: "sigmoid"}},
+			[]string{"no", "yes"},
+			`{"predicted_label":"no","scores":[["no","0.500"],["yes","0.500"]]}`,
+		},
 		"several": {[]spec.Postprocess{
-			{Output: "l", Kind: "classification", TopK: 1, Field: "class"}, {Output: "s", Kind: "tensor", Field: "words"},
-			{Output: "p", Kind: "tensor", Activation: "sigmoid"}, {Output: "i"},
+			{Output: "l", Kind: "classification", TopK: 1, Field: "class"},
+			{Output: "s", Kind: "tensor", Field: "words"},
+			{Output: "p", Kind: "tensor", Activation: "sigmoid"},
+			{Output: "i"},
 		}, nil, `{"class":{"predicted_label":"2","scores":[["2","1.792"]]},"words":["a","\"b"],"p":[0.5],"i":7}`},
 		"default": {nil, nil, `{"l":[0,1.0986123,1.7917595],"p":[0],"s":["a","\"b"],"i":7}`},
 	} {
@@ -271,21 +290,21 @@ func TestCompileRefusesWhatDoesNotFit(t *testing.T) {
 	}
 }
 
-func picture(t testing.TB) []byte {
-	t.Helper()
+func picture(tb testing.TB) []byte {
+	tb.Helper()
 
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 3, 3))); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return b.Bytes()
 }
 
-func pictures(t testing.TB) *platform.Model {
-	t.Helper()
+func pictures(tb testing.TB) *platform.Model {
+	tb.Helper()
 
-	return compile(t, &repo.Meta{
+	return compile(tb, &repo.Meta{
 		Batchable: true, Inputs: []engine.Info{info("px", engine.Uint8, -1, 4)}, Outputs: []engine.Info{info("y", engine.Uint8, -1, 4)},
 		Config: spec.PackageConfig{Serving: &spec.Serving{
 			Preprocess: []spec.Preprocess{{Input: "px", Field: "photo", Image: &spec.Image{Width: 2, Height: 2, Channels: 1, Layout: "FLAT"}}},
@@ -368,7 +387,7 @@ func TestFormsCarryNumbersToo(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if got := echo(t, req, "y"); got != `{"y":[1,2]}` {
+	if got := echo(t, req); got != `{"y":[1,2]}` {
 		t.Error(got)
 	}
 }

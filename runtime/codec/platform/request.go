@@ -162,7 +162,7 @@ func (m *Model) field(input int) string {
 
 // known lists the fields, for messages.
 func (m *Model) known() string {
-	var names []string
+	names := make([]string, 0, len(m.meta.Inputs))
 	for i := range m.meta.Inputs {
 		names = append(names, fmt.Sprintf("%q", m.field(i)))
 	}

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"math"
@@ -364,7 +365,7 @@ func TestStreamKeepsOrderAndTellsErrorsInBand(t *testing.T) {
 		}
 	}
 
-	if _, err := stream.Recv(); err != io.EOF {
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("end: %v", err)
 	}
 
