@@ -105,7 +105,7 @@ func New(cfg Config, d Deps, log *slog.Logger) (*API, error) {
 		cfg.Web.Now = cfg.Now
 	}
 
-	routes := append(a.routes(), d.Routes...)
+	routes := append(a.Routes(), d.Routes...)
 
 	router, err := web.New(cfg.Web, d.Gate, log, routes...)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-gateway/sluice/control/web"
 )
 
-func (a *API) routes() []web.Route {
+// Routes are the operations of the API.
+func (a *API) Routes() []web.Route {
 	routes := slices.Concat(a.modelRoutes(), a.serviceRoutes(), a.appRoutes())
 
 	for i := range routes {
