@@ -12,7 +12,7 @@ import (
 
 // Commands returns the client verbs, to be added to the root command.
 func Commands() []*cobra.Command {
-	list := []*cobra.Command{modelCommand(), serviceCommand(), tokenCommand(), signCommand()}
+	list := []*cobra.Command{modelCommand(), serviceCommand(), tokenCommand(), keyCommand(), userCommand(), appCommand(), signCommand()}
 
 	return list
 }
