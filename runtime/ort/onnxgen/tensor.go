@@ -44,7 +44,9 @@ func ParseTensor(b []byte) (*Tensor, error) {
 				t.Shape = append(t.Shape, int64(v))
 			}
 		case 2:
-			t.Type = Type(numbers(typ, field, 0)[0])
+			for _, v := range numbers(typ, field, 0) {
+				t.Type = Type(v)
+			}
 		case 4:
 			values = append(values, numbers(typ, field, 4)...)
 		case 5, 7, 11:
