@@ -27,10 +27,12 @@ import (
 	"github.com/sluice-gateway/sluice/internal/ortlib"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
 	"github.com/sluice-gateway/sluice/internal/telemetry"
+	"github.com/sluice-gateway/sluice/internal/telemetry/controltel"
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 	"github.com/sluice-gateway/sluice/internal/tlsconf"
 	"github.com/sluice-gateway/sluice/internal/version"
 	"github.com/sluice-gateway/sluice/router/pool"
+	"github.com/sluice-gateway/sluice/spec"
 )
 
 // stopMargin is what stopping may take beside draining the doors and the workers.
@@ -139,7 +141,7 @@ func (b *builder) workers() error {
 		return fmt.Errorf("name this machine: %w", err)
 	}
 
-	b.publisher = publish.New(publish.Config{Node: node}, b.store, b.log)
+	b.publisher = publish.New(publish.Config{Node: node, Published: controltel.Publish(b.registry)}, b.store, b.log)
 
 	prober := health.New()
 	b.closers = append(b.closers, prober.Close)
@@ -147,16 +149,32 @@ func (b *builder) workers() error {
 	b.runner, err = rollout.New(rollout.Config{
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
 		Node:   node,
-		Hooks: rollout.Hooks{Gone: b.publisher.Gone, Forgotten: func(serviceID string) {
-			b.usage.Forget(serviceID)
-			b.launcher.Forget(serviceID)
-		}},
+		Hooks:  b.rolloutHooks(),
 	}, b.store, b.launcher, prober, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare rollout: %w", err)
 	}
 
 	return nil
+}
+
+// rolloutHooks count what the rollout tells, and pass on what others must know of it.
+func (b *builder) rolloutHooks() rollout.Hooks {
+	h := controltel.Rollout(b.registry, func() (map[spec.ServiceStatus]int, map[spec.InstanceState]int) {
+		return b.runner.Counts()
+	})
+
+	counted := h.Gone
+	h.Gone = func(serviceID, instanceID string) {
+		b.publisher.Gone(serviceID, instanceID)
+		counted(serviceID, instanceID)
+	}
+	h.Forgotten = func(serviceID string) {
+		b.usage.Forget(serviceID)
+		b.launcher.Forget(serviceID)
+	}
+
+	return h
 }
 
 // longestSocketDir leaves room for a file name in the 108 bytes that the kernel gives a socket's path.

@@ -23,7 +23,9 @@ const (
 	firstPeriod   = 20 * time.Millisecond
 	defaultPeriod = time.Second
 	// defaultTimeout is generous: a busy machine is not a hung engine.
-	defaultTimeout   = 5 * time.Second
+	defaultTimeout = 5 * time.Second
+	// workerTimeout is shorter: our own worker answers from memory.
+	workerTimeout    = 2 * time.Second
 	defaultThreshold = 3
 	maxBody          = 64 << 10
 	maxReason        = 500
@@ -168,6 +170,10 @@ func newProbe(h *spec.Health, t Target) probe {
 	}
 	if p.scheme == "" {
 		p.scheme = "http"
+	}
+
+	if t.Worker {
+		p.timeout = workerTimeout
 	}
 
 	if h == nil {

@@ -29,6 +29,8 @@ type Hooks struct {
 	Gone func(serviceID, instanceID string)
 	// Forgotten is called when a deleted service has left nothing.
 	Forgotten func(serviceID string)
+	// Event is called with every event of a service.
+	Event func(ev spec.Event)
 	// Step is called after each step that was written, with the time that it took.
 	Step func(serviceID string, took time.Duration, err error)
 }
@@ -226,6 +228,26 @@ func (r *Runner) adopt() {
 			}
 		}
 	}
+}
+
+// Counts tells how many services have each status and how many instances each state.
+func (r *Runner) Counts() (services map[spec.ServiceStatus]int, instances map[spec.InstanceState]int) {
+	services, instances = map[spec.ServiceStatus]int{}, map[spec.InstanceState]int{}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	for _, s := range r.services {
+		if s.state.Value.Status != "" {
+			services[s.state.Value.Status]++
+		}
+
+		for _, inst := range s.records {
+			instances[inst.State]++
+		}
+	}
+
+	return services, instances
 }
 
 // Release drains all instances without closing the launcher: another control process leads

@@ -358,3 +358,37 @@ func TestModelThatCannotLoadFailsItsServiceOnly(t *testing.T) {
 	})
 	await(t, st, "s2", "running", running(1))
 }
+
+func TestInstanceThatHangsIsReplaced(t *testing.T) {
+	t.Parallel()
+
+	st := storetest.New(t)
+	addModel(t, st, "m", "")
+
+	_, err := st.Models.Update(t.Context(), "m", func(m *spec.Model) error {
+		m.Config.Health = &spec.Health{TimeoutSeconds: 1, FailureThreshold: 1}
+
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	addService(t, st, "s", entry("m", 2))
+	startControl(t, st)
+
+	list := await(t, st, "s", "deployed", running(2))
+
+	if err := syscall.Kill(list[0].PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+
+	await(t, st, "s", "replaced", func(state spec.ServiceState, now []spec.Instance) bool {
+		return running(2)(state, now) && now[0].PID == list[1].PID && now[1].Restarts == 1
+	})
+	awaitEvents(t, st, "s", "it does not answer any more: no answer to a probe within 1s")
+
+	if err := syscall.Kill(list[0].PID, 0); err == nil {
+		t.Error("the process that hung is still there")
+	}
+}

@@ -47,6 +47,10 @@ func (r *Runner) step(ctx context.Context, id string) (changed bool, err error) 
 	for _, ev := range res.Events {
 		r.log.Info("service event", slog.String("service_id", id), slog.String("type", ev.Type), slog.String("event", ev.Info))
 
+		if f := r.cfg.Hooks.Event; f != nil {
+			f(ev)
+		}
+
 		if _, err := r.store.Events.Append(ctx, id, ev.OccurredAt, ev); err != nil {
 			return changed, fmt.Errorf("write event: %w", err)
 		}

@@ -1,0 +1,58 @@
+package controltel_test
+
+import (
+	"errors"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sluice-gateway/sluice/internal/telemetry/controltel"
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+func TestControlReportsCounts(t *testing.T) {
+	t.Parallel()
+
+	reg := prometheus.NewPedanticRegistry()
+	hooks := controltel.Rollout(reg, func() (map[spec.ServiceStatus]int, map[spec.InstanceState]int) {
+		return map[spec.ServiceStatus]int{spec.ServiceRunning: 2}, map[spec.InstanceState]int{spec.InstanceReady: 5}
+	})
+	published := controltel.Publish(reg)
+
+	hooks.Step("s", time.Millisecond, nil)
+	hooks.Step("s", time.Millisecond, errors.New("etcd is away"))
+	hooks.Event(spec.Event{Type: "abnormal"})
+	hooks.Event(spec.Event{Type: "normal"})
+	hooks.Event(spec.Event{Type: "normal"})
+	hooks.Gone("s", "i")
+	published(7, time.Millisecond)
+
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+
+	got := strings.Split(w.Body.String(), "\n")
+
+	for _, want := range []string{
+		`sluice_instances{state="ready"} 5`,
+		`sluice_instances{state="failed"} 0`,
+		`sluice_services{status="running"} 2`,
+		`sluice_services{status="concerning"} 0`,
+		`sluice_instances_ended_total 1`,
+		`sluice_rollout_steps_total{result="failed"} 1`,
+		`sluice_rollout_steps_total{result="written"} 1`,
+		`sluice_rollout_step_seconds_count 2`,
+		`sluice_service_events_total{type="abnormal"} 1`,
+		`sluice_service_events_total{type="normal"} 2`,
+		`sluice_snapshot_revision 7`,
+		`sluice_snapshot_build_seconds_count 1`,
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("missing %s in\n%s", want, w.Body)
+		}
+	}
+}
