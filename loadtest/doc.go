@@ -2,14 +2,20 @@
 //
 // # Model
 //
-// A Plan says what is sent (targets with weights), in which shape (closed loop: a number of
-// callers, each sends its next request when the last one is answered; open loop: arrivals at a rate,
-// whether or not earlier ones were answered), and for how long. In an open loop latency counts from the
-// moment at which a request was meant to start, so that a stall of the server, or of this tool, is seen by
-// every request that it delayed. The time until the request was really written is reported apart, as schedule error.
+// A Plan says what is sent (a source of requests, possibly a mix), in which shape, and for how long. In a closed
+// loop a number of callers each send their next request when the last one is answered. In an open loop requests
+// arrive at a rate, whether or not earlier ones were answered, and latency counts from the moment at which
+// a request was meant to start: a stall of the server is seen by every request that it delayed. The time
+// until a request was really written is reported apart: as schedule error when a connection was free, which is
+// the fault of this tool, and as waiting time when none was, which is the fault of the server.
 //
-// # Owners
+// # Packages
 //
-// Run owns one goroutine per connection (closed loop) or per sender (open loop). Each records into its own
-// histogram, merged once per tick; nothing is sampled or dropped.
+//   - wire sends and receives; one wire.Loop for each thread.
+//   - measure counts, without loss and without locks on the way.
+//   - request makes requests: templates, signatures, tensors, forms.
+//   - report renders a Report: terminal, JSON, CSV, HTML.
+//   - command is the command line.
+//
+// Run owns the goroutines of one run and returns when all have ended. A Result is plain data.
 package loadtest

@@ -26,7 +26,7 @@ type Arrivals struct {
 	duration time.Duration
 	steps    int
 	rng      *rand.Rand
-	n        int64
+	n, every int64
 	last     float64 // seconds, for shapes that accumulate
 }
 
@@ -38,6 +38,9 @@ type ArrivalsConfig struct {
 	Steps    int     // Step; 0 means 5
 	Duration time.Duration
 	Seed     uint64
+	// Share and Of split one schedule over several senders: this one is number Share of Of. Evenly
+	// spaced arrivals are dealt out in turn; of independent ones, each sender makes its part of the rate.
+	Share, Of int
 }
 
 // NewArrivals checks the configuration.
@@ -47,6 +50,8 @@ func NewArrivals(c ArrivalsConfig) (*Arrivals, error) {
 		return nil, fmt.Errorf("rate %v: must be positive", c.Rate)
 	case c.From < 0 || c.Steps < 0:
 		return nil, fmt.Errorf("from %v, steps %d: must not be negative", c.From, c.Steps)
+	case c.Share < 0 || c.Of < 0 || c.Share >= max(c.Of, 1):
+		return nil, fmt.Errorf("share %d of %d: there is no such share", c.Share, c.Of)
 	case c.Duration <= 0:
 		return nil, fmt.Errorf("duration %v: must be positive", c.Duration)
 	}
@@ -67,10 +72,17 @@ func NewArrivals(c ArrivalsConfig) (*Arrivals, error) {
 		c.Steps = 5
 	}
 
-	return &Arrivals{
-		shape: c.Shape, from: c.From, to: c.Rate, duration: c.Duration, steps: c.Steps,
-		rng: rand.New(rand.NewPCG(c.Seed, 0x9e3779b97f4a7c15)), //nolint:gosec // arrivals need no secrecy
-	}, nil
+	a := &Arrivals{
+		shape: c.Shape, from: c.From, to: c.Rate, duration: c.Duration, steps: c.Steps, n: int64(c.Share), every: int64(max(c.Of, 1)),
+		rng: rand.New(rand.NewPCG(c.Seed, 0x9e3779b97f4a7c15+uint64(c.Share))), //nolint:gosec // arrivals need no secrecy
+	}
+
+	if c.Shape == Poisson || c.Shape == Step {
+		a.from /= float64(a.every)
+		a.to /= float64(a.every)
+	}
+
+	return a, nil
 }
 
 // Next returns the offset of the next arrival; false when the schedule is over.
@@ -90,7 +102,7 @@ func (a *Arrivals) Next() (time.Duration, bool) {
 		at = a.last
 	}
 
-	a.n++
+	a.n += a.every
 
 	d := time.Duration(at * float64(time.Second))
 	if d >= a.duration || d < 0 {

@@ -1,0 +1,148 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller waits for sockets with the precision of the kernel's high resolution timers.
+type poller struct {
+	ep, wake int
+	events   [256]unix.EpollEvent
+	coarse   bool // the kernel has no epoll_pwait2
+}
+
+func newPoller() (*poller, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(ep))
+	}
+
+	p := &poller{ep: ep, wake: wake}
+
+	if err := p.add(wake); err != nil {
+		p.close()
+
+		return nil, err
+	}
+
+	return p, nil
+}
+
+func (p *poller) close() {
+	unix.Close(p.ep)   //nolint:errcheck // nothing is buffered in it
+	unix.Close(p.wake) //nolint:errcheck // as above
+}
+
+const reading = unix.EPOLLIN | unix.EPOLLRDHUP
+
+func (p *poller) add(fd int) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: reading, Fd: int32(fd)}))
+}
+
+// writing asks, or no longer asks, for room to write beside bytes to read.
+func (p *poller) writing(fd int, on bool) error {
+	e := unix.EpollEvent{Events: reading, Fd: int32(fd)}
+	if on {
+		e.Events |= unix.EPOLLOUT
+	}
+
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.ep, unix.EPOLL_CTL_MOD, fd, &e))
+}
+
+// wakeUp makes a wait return. It may be called from any goroutine.
+func (p *poller) wakeUp() {
+	var one [8]byte
+
+	binary.NativeEndian.PutUint64(one[:], 1)
+	unix.Write(p.wake, one[:]) //nolint:errcheck // full means that it wakes up already
+}
+
+func (p *poller) drainWake() {
+	var b [8]byte
+
+	unix.Read(p.wake, b[:]) //nolint:errcheck // empty is fine
+}
+
+// wait returns events, none if the time is over first.
+func (p *poller) wait(timeout time.Duration) ([]unix.EpollEvent, error) {
+	n, err := p.poll(max(timeout, 0))
+	if errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_wait", err)
+	}
+
+	return p.events[:n], nil
+}
+
+func (p *poller) poll(timeout time.Duration) (int, error) {
+	if timeout == 0 || p.coarse {
+		if timeout > 0 {
+			// ppoll of the epoll descriptor is as precise as epoll_pwait2, and older.
+			ts := unix.NsecToTimespec(int64(timeout))
+			if _, err := unix.Ppoll([]unix.PollFd{{Fd: int32(p.ep), Events: unix.POLLIN}}, &ts, nil); err != nil {
+				return 0, err //nolint:wrapcheck // the caller does
+			}
+		}
+
+		return unix.EpollWait(p.ep, p.events[:], 0) //nolint:wrapcheck // the caller does
+	}
+
+	ts := unix.NsecToTimespec(int64(timeout))
+
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), //nolint:gosec // x/sys has no wrapper for this call
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.ENOSYS:
+		p.coarse = true
+
+		return p.poll(timeout)
+	default:
+		return 0, errno
+	}
+}
+
+// sharpTimers asks the kernel not to delay the timers of this thread by its usual 50 µs.
+func sharpTimers() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0))
+}
+
+// shortSlice asks for short turns on the processor, which come sooner: a thread that wakes up to send
+// need not wait for the turn of another one to end. Kernels before 6.12 ignore it, and so does this tool.
+func shortSlice() {
+	const slice = 100_000 // ns, the least that the kernel takes
+
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil || attr.Policy != unix.SCHED_NORMAL {
+		return // somebody has chosen another policy
+	}
+
+	attr.Flags, attr.Runtime = 0, slice
+	unix.SchedSetAttr(0, attr, 0) //nolint:errcheck // see above
+}
+
+// threadCPU is the processor time of this thread.
+func threadCPU() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &u) != nil {
+		return 0
+	}
+
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
