@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
@@ -82,7 +81,13 @@ func (w *walk) acquire() error {
 }
 
 func (w *walk) hasTried(v *router.Version) bool {
-	return slices.Contains(w.tried, v)
+	for _, t := range w.tried {
+		if t == v {
+			return true
+		}
+	}
+
+	return false
 }
 
 func (w *walk) picked(v *router.Version) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -19,12 +18,12 @@ type backend struct{}
 func (backend) Close() error { return nil }
 
 // newPool has n ready instances.
-func newPool(tb testing.TB, n int) *pool.Pool {
-	tb.Helper()
+func newPool(t testing.TB, n int) *pool.Pool {
+	t.Helper()
 
 	p, err := pool.New("test", pool.Config{})
 	if err != nil {
-		tb.Fatal(err)
+		t.Fatal(err)
 	}
 
 	instances := make([]spec.Instance, n)
@@ -33,7 +32,7 @@ func newPool(tb testing.TB, n int) *pool.Pool {
 	}
 
 	if err := p.Update(pool.PowerOfTwo, instances, func(spec.Instance) (pool.Backend, error) { return backend{}, nil }); err != nil {
-		tb.Fatal(err)
+		t.Fatal(err)
 	}
 
 	return p
@@ -41,8 +40,8 @@ func newPool(tb testing.TB, n int) *pool.Pool {
 
 // versions are models m0, m1, … with these weights; a negative one stands for a version
 // with that weight and without instances.
-func versions(tb testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
-	tb.Helper()
+func versions(t testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
+	t.Helper()
 
 	out, pools := make([]spec.Version, len(weights)), make([]*pool.Pool, len(weights))
 
@@ -52,21 +51,21 @@ func versions(tb testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
 			n, w = 0, -w
 		}
 
-		out[i] = spec.Version{ModelID: fmt.Sprintf("m%d", i), ModelName: "m", ModelVersion: strconv.Itoa(i), Weight: w, Engine: spec.EngineONNX}
-		pools[i] = newPool(tb, n)
+		out[i] = spec.Version{ModelID: fmt.Sprintf("m%d", i), ModelName: "m", ModelVersion: fmt.Sprint(i), Weight: w, Engine: spec.EngineONNX}
+		pools[i] = newPool(t, n)
 	}
 
 	return out, pools
 }
 
-func compile(tb testing.TB, policy spec.TrafficPolicy, weights ...int) *router.Route {
-	tb.Helper()
+func compile(t testing.TB, policy spec.TrafficPolicy, weights ...int) *router.Route {
+	t.Helper()
 
-	vs, pools := versions(tb, weights...)
+	vs, pools := versions(t, weights...)
 
 	r, err := router.Compile(&spec.Route{ServiceID: "s", Versions: vs, Policy: spec.Policy{Traffic: policy}}, pools, router.NewTurns())
 	if err != nil {
-		tb.Fatal(err)
+		t.Fatal(err)
 	}
 
 	return r
@@ -418,7 +417,7 @@ func BenchmarkChoose(b *testing.B) {
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{1, 10_000} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			table := make(router.Table[int], n)
 			for i := range n {
 				table[fmt.Sprintf("%08d-23ab-45f9-a66e-892e7bc2be53", i)] = i

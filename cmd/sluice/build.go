@@ -3,21 +3,21 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/control/health"
 	"github.com/sluice-gateway/sluice/control/launch"
 	"github.com/sluice-gateway/sluice/control/publish"
 	"github.com/sluice-gateway/sluice/control/rollout"
-	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge"
 	"github.com/sluice-gateway/sluice/gateway/limit"
@@ -31,6 +31,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 	"github.com/sluice-gateway/sluice/internal/tlsconf"
 	"github.com/sluice-gateway/sluice/internal/version"
+	"github.com/sluice-gateway/sluice/router/pool"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -39,16 +40,14 @@ const stopMargin = 15 * time.Second
 
 // build puts the system together, from what is below to what faces clients. After an error
 // everything that it had opened is closed again.
-func build(ctx context.Context, set *settings, log *slog.Logger, access io.Writer) (*system, error) {
+func build(ctx context.Context, role role, set *settings, log *slog.Logger, access io.Writer) (*system, error) {
 	grace := set.Edge.Drain.Delay.D() + set.Edge.Drain.Deadline.D() + set.Runtime.Grace.D() + stopMargin
-	sys := &system{settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now(), usage: telemetry.NewUsage()}
+	sys := &system{role: role, settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now(), usage: telemetry.NewUsage()}
 	sys.setPhase(phaseStarting)
 
 	b := &builder{system: sys, ctx: ctx, access: access, registry: telemetry.New(version.String())}
 
-	for _, step := range []func() error{
-		b.state, b.identity, b.workers, b.gateway, b.listeners,
-	} {
+	for _, step := range b.steps() {
 		if err := step(); err != nil {
 			sys.close()
 
@@ -69,37 +68,23 @@ type builder struct {
 	ring     *secretbox.Keyring
 	tls      *tlsconf.Source
 	handler  *gateway.Gateway
+	upstream *upstream.Client
+	etcd     *clientv3.Client // nil if it is embedded
+	node     string
 }
 
-// state opens the data directory: keys and etcd.
-func (b *builder) state() error {
-	dir := b.settings.DataDir
-	if err := lockedDir(dir); err != nil {
-		return err
+// steps are what a role is built from.
+func (b *builder) steps() []func() error {
+	switch b.role {
+	case roleGateway:
+		return []func() error{b.state, b.publishing, b.gateway, b.parts, b.listeners}
+	case roleControl:
+		return []func() error{b.state, b.identity, b.publishing, b.workers, b.parts, b.listeners}
+	case roleAll:
+		return []func() error{b.state, b.identity, b.publishing, b.workers, b.gateway, b.parts, b.listeners}
+	default:
+		panic("BUG: unknown role")
 	}
-
-	// An earlier process may have left its addresses; whoever waits for ours must not see them.
-	if err := os.Remove(filepath.Join(dir, endpointsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("data directory: %w", err)
-	}
-
-	embedded, err := store.StartEmbedded(b.ctx, store.EmbeddedConfig{Dir: filepath.Join(dir, "etcd")}, b.log)
-	if err != nil {
-		return fmt.Errorf("open the state in %s: %w", dir, err)
-	}
-
-	b.embedded = embedded
-	b.closers = append(b.closers, embedded.Close)
-	b.store = store.New(embedded.Client(), store.DefaultPrefix)
-
-	ring, err := secretbox.LoadOrCreate(filepath.Join(dir, "keyring"))
-	if err != nil {
-		return fmt.Errorf("open the key ring: %w", err)
-	}
-
-	b.ring = ring
-
-	return nil
 }
 
 // workers builds what starts, probes and publishes instances.
@@ -135,24 +120,36 @@ func (b *builder) workers() error {
 
 	b.closers = append(b.closers, func() { b.launcher.Close() }) //nolint:errcheck // what is left was killed
 
-	node, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("name this machine: %w", err)
-	}
-
-	b.publisher = publish.New(publish.Config{Node: node, Published: controltel.Publish(b.registry)}, b.store, b.log)
-
 	prober := health.New()
 	b.closers = append(b.closers, prober.Close)
 
 	b.runner, err = rollout.New(rollout.Config{
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
-		Node:   node,
+		Node:   b.node,
 		Hooks:  b.rolloutHooks(),
 	}, b.store, b.launcher, prober, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare rollout: %w", err)
 	}
+
+	return nil
+}
+
+// publishing builds what turns the state into snapshots for the gateway.
+func (b *builder) publishing() error {
+	node, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name this machine: %w", err)
+	}
+
+	b.node = node
+
+	cfg := publish.Config{Node: node, Published: controltel.Publish(b.registry)}
+	if b.role == roleGateway {
+		cfg.Node = "" // instances on this machine belong to a control process, which may be older than this one
+	}
+
+	b.publisher = publish.New(cfg, b.store, b.log)
 
 	return nil
 }
@@ -213,7 +210,7 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare upstream: %w", err)
 	}
 
-	limits, err := limit.New(b.settings.Admission.limits(gatewaytel.Limits(b.registry)))
+	limits, err := limit.New(limit.Config{})
 	if err != nil {
 		return fmt.Errorf("prepare limits: %w", err)
 	}
@@ -223,7 +220,9 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare authentication: %w", err)
 	}
 
-	compiler, err := plan.NewCompiler(b.settings.Routing.plan(b.settings.Edge.Limits.Body, gatewaytel.Pool(b.registry)), plan.Parts{
+	compiler, err := plan.NewCompiler(plan.Config{
+		BodyBytes: int64(b.settings.Edge.Limits.Body), Pool: pool.Config{Hooks: gatewaytel.Pool(b.registry)},
+	}, plan.Parts{
 		Open: client.Open, Guard: plan.Guards(verifier, b.ring, b.log), Limits: limits, Log: b.log,
 	})
 	if err != nil {
@@ -234,27 +233,68 @@ func (b *builder) gateway() error {
 		File: filepath.Join(b.settings.DataDir, "gateway", "last-good.json"), Hooks: gatewaytel.Plan(b.registry),
 	}, compiler, b.publisher, b.log)
 
-	b.handler, err = gateway.New(b.settings.Routing.corridor(), gateway.Parts{
+	b.handler, err = gateway.New(gateway.Config{}, gateway.Parts{
 		Plans: b.follower, Limits: limits, Forward: client, Hooks: b.counted(gatewaytel.Corridor(b.registry)), Log: b.log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the gateway: %w", err)
 	}
 
-	// In this order, so that they stop in the other one: what feeds requests outlives what takes them.
-	b.group.Add("identity", b.control.identity.Run)
-	b.group.Add("registry", b.control.registry.Run)
-	b.group.Add("publisher", b.publisher.Run)
-	b.group.Add("upstream", client.Run)
-	b.group.Add("plan", b.follower.Run)
-	b.group.Add("rollout", b.runRollout)
+	b.upstream = client
 
 	return nil
 }
 
+// parts adds what runs, in this order, so that they stop in the other one: what feeds requests
+// outlives what takes them.
+func (b *builder) parts() error {
+	if b.control != nil {
+		b.group.Add("identity", b.control.identity.Run)
+		b.group.Add("registry", b.control.registry.Run)
+	}
+
+	b.group.Add("publisher", b.runPublisher)
+
+	if b.follower != nil {
+		b.group.Add("upstream", b.upstream.Run)
+		b.group.Add("plan", b.follower.Run)
+	}
+
+	if b.runner != nil {
+		b.group.Add("rollout", b.runRollout)
+	}
+
+	return nil
+}
+
+// publishRetry is the wait after publishing was not possible, such as without etcd.
+const publishRetry = time.Second
+
+// runPublisher publishes until ctx ends. A gateway serves its last plan while the state is away.
+func (b *builder) runPublisher(ctx context.Context) error {
+	for {
+		err := b.publisher.Run(ctx)
+		if ctx.Err() != nil || err == nil || b.role == roleAll {
+			return err //nolint:wrapcheck // it says what it did
+		}
+
+		b.log.Warn("the state is away", slog.Any("error", err))
+
+		retry := time.NewTimer(publishRetry)
+
+		select {
+		case <-ctx.Done():
+			retry.Stop()
+
+			return nil
+		case <-retry.C:
+		}
+	}
+}
+
 // runRollout runs the rollout; when it is stopped, its workers drain and end.
 func (b *builder) runRollout(ctx context.Context) error {
-	err := b.runner.Run(ctx)
+	err := b.lead(ctx)
 
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.settings.Runtime.Grace.D()+stopMargin)
 	defer cancel()
@@ -279,11 +319,17 @@ func (b *builder) listeners() error {
 		return err
 	}
 
-	if err := b.control.listen(b); err != nil {
-		return err
+	if b.control != nil {
+		if err := b.control.listen(b); err != nil {
+			return err
+		}
+
+		b.group.Add("control API", b.control.serve)
 	}
 
-	b.group.Add("control API", b.control.serve)
+	if b.handler == nil {
+		return nil
+	}
 
 	b.edge, err = edge.Listen(b.ctx, b.settings.Edge, edge.Deps{
 		Handler: b.handler, TLS: b.tls.Config(), Log: b.log, Access: b.access,
@@ -297,6 +343,23 @@ func (b *builder) listeners() error {
 	b.group.Add("edge", b.edge.Run)
 
 	return nil
+}
+
+// lead runs the rollout; of several processes that share an etcd, one at a time does.
+func (b *builder) lead(ctx context.Context) error {
+	if b.etcd == nil {
+		return b.runner.Run(ctx) //nolint:wrapcheck // it says what it did
+	}
+
+	e := rollout.Election{
+		Key: b.store.Prefix() + "leader/rollout", ID: b.node + "-" + strconv.Itoa(os.Getpid()),
+		Replaced: func(leader string) {
+			b.log.Warn("another control process leads now; draining the instances of this one", slog.String("leader", leader))
+			b.launcher.Drain(b.settings.Runtime.Grace.D())
+		},
+	}
+
+	return e.Lead(ctx, b.etcd, b.log, b.runner.Run) //nolint:wrapcheck // it says what it did
 }
 
 func (b *builder) listenOps() error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,14 @@ import (
 // settings is the static configuration of `sluice serve`.
 type settings struct {
 	// DataDir holds all state. Relative to the working directory.
-	DataDir string      `yaml:"data_dir"`
+	DataDir string `yaml:"data_dir"`
+	// Keyring holds the keys that secrets are sealed with; default: keyring in the data directory, made
+	// at the first start. Processes that share an etcd share the keyring.
+	Keyring string `yaml:"keyring"`
+	// Etcd is the state. Without endpoints this process runs its own, for itself alone.
+	Etcd etcdSettings `yaml:"etcd"`
+	// EdgeURL is what services show as their address; default: this process's own door.
+	EdgeURL string      `yaml:"edge_url"`
 	Log     logSettings `yaml:"log"`
 	Edge    edge.Config `yaml:"edge"`
 	// TLS of the HTTPS door, and of control and ops where their tls is true.
@@ -25,9 +33,6 @@ type settings struct {
 	Control controlSettings `yaml:"control"`
 	Ops     opsSettings     `yaml:"ops"`
 	Runtime runtimeSettings `yaml:"runtime"`
-	// Admission and Routing are what holds for all services, or for those that say nothing else.
-	Admission admissionSettings `yaml:"admission"`
-	Routing   routingSettings   `yaml:"routing"`
 	// Deploy lists services that are made at start unless a service of that name exists.
 	Deploy []deploySettings `yaml:"deploy"`
 }
@@ -54,6 +59,39 @@ type opsSettings struct {
 
 func (o *opsSettings) ops() telemetry.OpsConfig {
 	return telemetry.OpsConfig{Listen: o.Address, AllowRemote: o.AllowRemote, NoProfiles: o.NoProfiles}
+}
+
+// etcdSettings tell how to reach an external etcd.
+type etcdSettings struct {
+	Endpoints []string `yaml:"endpoints"` // https://host:2379
+	Prefix    string   `yaml:"prefix"`    // of all keys; default /sluice/v1/
+	Username  string   `yaml:"username"`
+	// PasswordFile holds the password alone.
+	PasswordFile string `yaml:"password_file"`
+	CACert       string `yaml:"ca_cert"`
+	Cert         string `yaml:"cert"`
+	Key          string `yaml:"key"`
+}
+
+func (e *etcdSettings) validate() error {
+	var errs []error
+
+	for i, ep := range e.Endpoints {
+		u, err := url.Parse(ep)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			errs = append(errs, config.At(fmt.Sprintf("endpoints[%d]", i), "%q is not a URL such as https://host:2379", ep))
+		}
+	}
+
+	if (e.Cert == "") != (e.Key == "") {
+		errs = append(errs, config.At("cert", "cert and key belong together"))
+	}
+
+	if (e.Username == "") != (e.PasswordFile == "") {
+		errs = append(errs, config.At("username", "username and password_file belong together"))
+	}
+
+	return errors.Join(errs...)
 }
 
 // runtimeSettings is about the workers that this process starts.
@@ -83,8 +121,6 @@ func defaultSettings() settings {
 		Control: controlSettings{Address: "127.0.0.1:8081"},
 		Ops:     opsSettings{Address: "127.0.0.1:9090"},
 		Runtime: runtimeSettings{DrainDelay: config.Duration(1e9), Grace: config.Duration(60e9)},
-
-		Admission: defaultAdmission(), Routing: defaultRouting(),
 	}
 	s.Edge.HTTP, s.Edge.HTTPS = "127.0.0.1:8080", "127.0.0.1:8443"
 
@@ -128,7 +164,8 @@ func (s *settings) Validate() error {
 		add(d.Instances >= 0 && d.Instances <= 128, path+".instances", "must be between 0 and 128")
 	}
 
-	errs = append(errs, config.Prefix("edge", s.Edge.Validate()), s.validateTraffic())
+	errs = append(errs, config.Prefix("etcd", s.Etcd.validate()))
+	errs = append(errs, config.Prefix("edge", s.Edge.Validate()))
 
 	return errors.Join(errs...)
 }

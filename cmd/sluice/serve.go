@@ -24,14 +24,23 @@ type serveFlags struct {
 }
 
 func serveCommand() *cobra.Command {
+	return roleCommand(roleAll, "Run everything on this machine: edge, control plane and model workers", `  sluice serve --config configs/quickstart.yaml
+  sluice serve --config sluice.yaml --check`)
+}
+
+func gatewayCommand() *cobra.Command {
+	return roleCommand(roleGateway, "Run an edge that follows the state in an external etcd", `  sluice gateway --config gateway.yaml`)
+}
+
+func controlCommand() *cobra.Command {
+	return roleCommand(roleControl, "Run the control plane and its model workers with the state in an external etcd", `  sluice control --config control.yaml`)
+}
+
+func roleCommand(r role, short, example string) *cobra.Command {
 	var f serveFlags
 
 	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run everything on this machine: edge, control plane and model workers",
-		Example: `  sluice serve --config configs/quickstart.yaml
-  sluice serve --config sluice.yaml --check`,
-		Args: cobra.NoArgs,
+		Use: string(r), Short: short, Example: example, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := defaultSettings()
 			if err := f.apply(&s); err != nil {
@@ -44,7 +53,7 @@ func serveCommand() *cobra.Command {
 				return nil
 			}
 
-			return serve(cmd.Context(), &s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return serve(cmd.Context(), r, &s, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 
@@ -87,7 +96,7 @@ func (f *serveFlags) apply(s *settings) error {
 }
 
 // serve builds the whole, runs it until a signal, and stops it in order.
-func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
+func serve(ctx context.Context, r role, s *settings, stdout, stderr io.Writer) error {
 	log, level := newLogger(s.Log, stderr)
 	log.Info("starting", slog.String("version", version.String()), slog.String("data_dir", s.DataDir), slog.String("log_level", level.String()))
 
@@ -100,7 +109,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 		access = nil
 	}
 
-	sys, err := build(ctx, s, log, access)
+	sys, err := build(ctx, r, s, log, access)
 	if err != nil {
 		return err
 	}

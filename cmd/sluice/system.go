@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +23,19 @@ import (
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 )
 
+// role says which parts a process has.
+type role string
+
+// Roles.
+const (
+	roleAll     role = "serve"   // everything on one machine
+	roleControl role = "control" // management and workers; state in an external etcd
+	roleGateway role = "gateway" // the edge; state in an external etcd
+)
+
 // system is everything that `sluice serve` runs. build fills it in order; run owns its goroutines.
 type system struct {
+	role     role
 	settings *settings
 	log      *slog.Logger
 	group    *lifecycle.Group
@@ -90,20 +102,17 @@ func (s *system) run(ctx context.Context, stdout io.Writer) error {
 
 // announce waits until a prediction would succeed, then tells addresses and readiness.
 func (s *system) announce(ctx context.Context, stdout io.Writer) error {
-	if err := s.deploy(ctx); err != nil {
-		return err
+	if s.control != nil {
+		if err := s.deploy(ctx); err != nil {
+			return err
+		}
 	}
 
 	if err := s.settled(ctx); err != nil {
 		return err
 	}
 
-	endpoints := map[string]string{
-		"edge_http":  baseURL("http", s.edge.HTTPAddr()),
-		"edge_https": baseURL("https", s.edge.HTTPSAddr()),
-		"control":    s.control.url(),
-		"ops":        s.ops.URL(),
-	}
+	endpoints := s.endpoints()
 
 	if err := writeJSON(filepath.Join(s.settings.DataDir, endpointsFile), endpoints); err != nil {
 		return err
@@ -119,10 +128,26 @@ func (s *system) announce(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
+// endpoints are the base URLs of the doors that there are.
+func (s *system) endpoints() map[string]string {
+	e := map[string]string{"ops": s.ops.URL()}
+
+	if s.edge != nil {
+		e["edge_http"] = baseURL("http", s.edge.HTTPAddr())
+		e["edge_https"] = baseURL("https", s.edge.HTTPSAddr())
+	}
+
+	if s.control != nil {
+		e["control"] = s.control.url()
+	}
+
+	return e
+}
+
 // edgeURL is the address that services are called at: HTTPS if there is such a door.
 func (s *system) edgeURL() string {
-	if s.edge == nil {
-		return ""
+	if s.settings.EdgeURL != "" || s.edge == nil {
+		return strings.TrimRight(s.settings.EdgeURL, "/")
 	}
 
 	if addr := s.edge.HTTPSAddr(); addr != "" {
@@ -163,7 +188,7 @@ func (s *system) settled(ctx context.Context) error {
 			return err
 		}
 
-		if waiting == "" && s.follower.Load() != nil {
+		if waiting == "" && (s.follower == nil || s.follower.Load() != nil) {
 			return nil
 		}
 
@@ -181,6 +206,10 @@ func (s *system) settled(ctx context.Context) error {
 
 // unsettled names a service that should run and is not able to yet, "" if there is none.
 func (s *system) unsettled(ctx context.Context) (string, error) {
+	if s.role != roleAll {
+		return "", nil // others start, or serve, the instances
+	}
+
 	services, _, err := s.store.Services.List(ctx)
 	if err != nil {
 		return "", fmt.Errorf("wait for services: %w", err)
@@ -224,8 +253,13 @@ func writeJSON(path string, v any) error {
 
 // hurry cuts what is still under way; a second signal asks for it.
 func (s *system) hurry() {
-	s.edge.Abort()
-	s.launcher.Close() //nolint:errcheck // what is left was killed
+	if s.edge != nil {
+		s.edge.Abort()
+	}
+
+	if s.launcher != nil {
+		s.launcher.Close() //nolint:errcheck // what is left was killed
+	}
 }
 
 // close gives back what build took, in reverse order. It is called when nothing runs any more.

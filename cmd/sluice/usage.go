@@ -32,6 +32,10 @@ func (u usageByID) ServiceUsage(serviceID string) api.ServiceUsage {
 		Invocations: r.Total, Failures: r.Failed, RequestsPerMinute: r.LastMinute, Models: map[string]api.ModelUsage{},
 	}
 
+	if u.follower == nil {
+		return out
+	}
+
 	p := u.follower.Load()
 	if p == nil || p.Services[serviceID] == nil {
 		return out

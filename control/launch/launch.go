@@ -221,6 +221,21 @@ func (l *Local) Stop(id string, grace time.Duration) {
 	}
 }
 
+// Drain stops every process that runs now, as Stop does; new ones may start.
+func (l *Local) Drain(grace time.Duration) {
+	l.mu.Lock()
+
+	all := make([]*process, 0, len(l.procs))
+	for _, p := range l.procs {
+		all = append(all, p)
+	}
+	l.mu.Unlock()
+
+	for _, p := range all {
+		p.stop(grace)
+	}
+}
+
 // Kill ends the process and its group at once.
 func (l *Local) Kill(id string) {
 	if p := l.find(id); p != nil {

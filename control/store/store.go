@@ -65,6 +65,9 @@ type Store struct {
 	Index Collection[string]
 }
 
+// Prefix is where the keys of this state begin; it ends with a slash.
+func (s *Store) Prefix() string { return s.prefix }
+
 // New returns the state that cli reaches under prefix; "" means DefaultPrefix.
 func New(cli *clientv3.Client, prefix string) *Store {
 	if prefix == "" {

@@ -53,10 +53,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(hr.Context(), rt.cfg.Timeout)
-	defer cancel()
-
-	r.HTTP, r.vars = hr.WithContext(ctx), vars
+	r.vars = vars
 	status, err := rt.serve(w, r, route)
 
 	if rt.cfg.Hooks.Done != nil {
@@ -150,7 +147,7 @@ func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error
 		w.Header().Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
 	}
 
-	if status >= http.StatusInternalServerError && f.Code != fault.NotImplemented {
+	if f.Code == fault.Internal {
 		rt.log.Error("API operation failed", slog.String("request_id", r.ID), slog.String("method", r.HTTP.Method), slog.Any("error", err))
 	}
 

@@ -101,7 +101,7 @@ func (x *executor) begin(w *work, cancel context.CancelFunc) {
 
 	if b.hooks.Started != nil {
 		for _, it := range w.items {
-			b.hooks.Started(it.rows, w.waited(it))
+			b.hooks.Started(it.rows, w.cut.Sub(it.enqueued))
 		}
 	}
 }
@@ -396,7 +396,7 @@ func (x *executor) finish(w *work, o *outcome, start time.Time) *work {
 		r := &o.results[i]
 		r.Info = info
 		r.Info.Rows = it.rows
-		r.Info.Queue = w.waited(it)
+		r.Info.Queue = w.cut.Sub(it.enqueued)
 
 		if r.memory != nil && (it.stage != running || o.errs[i] != nil) {
 			release = append(release, r)

@@ -118,6 +118,13 @@ const minimalConfig = "log: {level: debug}\n"
 func start(t testing.TB, data, config string, args ...string) *sluice {
 	t.Helper()
 
+	return startAs(t, "serve", data, config, args...)
+}
+
+// startAs is start for one of the roles serve, control and gateway.
+func startAs(t testing.TB, role, data, config string, args ...string) *sluice {
+	t.Helper()
+
 	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +144,7 @@ func start(t testing.TB, data, config string, args ...string) *sluice {
 	}
 
 	all := append([]string{
-		"serve", "--config", file, "--data", data,
+		role, "--config", file, "--data", data,
 		"--edge-http", "127.0.0.1:0", "--edge-https", "127.0.0.1:0", "--control", "127.0.0.1:0", "--ops", "127.0.0.1:0",
 	}, args...)
 
@@ -185,12 +192,12 @@ func start(t testing.TB, data, config string, args ...string) *sluice {
 		t.Fatalf("sluice is not ready after 60 s\n%s", s.log.tail())
 	}
 
-	s.readFiles()
+	s.readFiles(role)
 
 	return s
 }
 
-func (s *sluice) readFiles() {
+func (s *sluice) readFiles(role string) {
 	s.t.Helper()
 
 	var e struct{ EdgeHTTP, EdgeHTTPS, Control, Ops string }
@@ -199,7 +206,11 @@ func (s *sluice) readFiles() {
 	s.readJSON("endpoints.json", &raw)
 	e.EdgeHTTP, e.EdgeHTTPS, e.Control, e.Ops = raw["edge_http"], raw["edge_https"], raw["control"], raw["ops"]
 	s.Edge, s.EdgeTLS, s.Control, s.Ops = e.EdgeHTTP, e.EdgeHTTPS, e.Control, e.Ops
-	s.readJSON("bootstrap.json", &s.Boot)
+
+	// Only the first control process of a state makes the first user.
+	if _, err := os.Stat(filepath.Join(s.data, "bootstrap.json")); err == nil || role == "serve" {
+		s.readJSON("bootstrap.json", &s.Boot)
+	}
 }
 
 func (s *sluice) readJSON(name string, dst any) {

@@ -3,7 +3,6 @@ package imaging
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"image"
 	"math"
 
@@ -101,17 +100,11 @@ func (p *Pipeline) layoutShape() []int64 {
 func (p *Pipeline) Shape() []int64 { return p.shape }
 
 // Append decodes one picture and appends its row to dst.
-func (p *Pipeline) Append(ctx context.Context, dst, picture []byte) (out []byte, err error) {
+func (p *Pipeline) Append(ctx context.Context, dst, picture []byte) ([]byte, error) {
 	f, err := sniff(picture)
 	if err != nil {
 		return dst, err
 	}
-
-	defer func() { // the decoders read hostile bytes; one that trips must not take the worker along
-		if v := recover(); v != nil {
-			out, err = dst, fault.Wrap(fault.BadImage, fmt.Errorf("decoder panicked: %v", v), "The %s image cannot be decoded.", f.name)
-		}
-	}()
 
 	cfg, err := measure(f, picture, p.maxPixels)
 	if err != nil {

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sluice-gateway/sluice/control/store"
+	"github.com/sluice-gateway/sluice/internal/secretbox"
+)
+
+// etcdDialTimeout bounds one attempt to connect to an external etcd.
+const etcdDialTimeout = 5 * time.Second
+
+// state opens the data directory: keys and etcd.
+func (b *builder) state() error {
+	dir := b.settings.DataDir
+	if err := lockedDir(dir); err != nil {
+		return err
+	}
+
+	// An earlier process may have left its addresses; whoever waits for ours must not see them.
+	if err := os.Remove(filepath.Join(dir, endpointsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data directory: %w", err)
+	}
+
+	if err := b.openEtcd(dir); err != nil {
+		return err
+	}
+
+	return b.openKeyring(dir)
+}
+
+func (b *builder) openEtcd(dir string) error {
+	prefix := b.settings.Etcd.Prefix
+	if prefix == "" {
+		prefix = store.DefaultPrefix
+	}
+
+	if len(b.settings.Etcd.Endpoints) > 0 {
+		cli, err := b.settings.Etcd.client(b.ctx, b.log)
+		if err != nil {
+			return err
+		}
+
+		b.etcd = cli
+		b.closers = append(b.closers, func() { cli.Close() }) //nolint:errcheck // nothing is under way any more
+		b.store = store.New(cli, prefix)
+
+		return nil
+	}
+
+	if b.role != roleAll {
+		return fmt.Errorf("etcd.endpoints: %s shares its state with others and needs an etcd beside it", b.role)
+	}
+
+	embedded, err := store.StartEmbedded(b.ctx, store.EmbeddedConfig{Dir: filepath.Join(dir, "etcd")}, b.log)
+	if err != nil {
+		return fmt.Errorf("open the state in %s: %w", dir, err)
+	}
+
+	b.embedded = embedded
+	b.closers = append(b.closers, embedded.Close)
+	b.store = store.New(embedded.Client(), prefix)
+
+	return nil
+}
+
+// openKeyring loads the keys; only a process with a state of its own makes them.
+func (b *builder) openKeyring(dir string) error {
+	path, load := b.settings.Keyring, secretbox.Load
+	if path == "" {
+		path = filepath.Join(dir, "keyring")
+	}
+
+	if b.role == roleAll {
+		load = secretbox.LoadOrCreate
+	}
+
+	ring, err := load(path)
+	if err != nil {
+		return fmt.Errorf("open the key ring: %w", err)
+	}
+
+	b.ring = ring
+
+	return nil
+}
+
+// client connects to an external etcd; it does not wait until that answers.
+func (e *etcdSettings) client(ctx context.Context, log *slog.Logger) (*clientv3.Client, error) {
+	cfg := clientv3.Config{
+		Endpoints: e.Endpoints, Context: ctx, DialTimeout: etcdDialTimeout,
+		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second, Username: e.Username,
+	}
+
+	if e.PasswordFile != "" {
+		password, err := os.ReadFile(e.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.password_file: %w", err)
+		}
+
+		cfg.Password = strings.TrimSpace(string(password))
+	}
+
+	tlsConf, err := e.tls()
+	if err != nil {
+		return nil, err
+	}
+
+	cfg.TLS = tlsConf
+
+	cli, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd: %w", err)
+	}
+
+	log.Info("using an external etcd", slog.Any("endpoints", e.Endpoints))
+
+	return cli, nil
+}
+
+func (e *etcdSettings) tls() (*tls.Config, error) {
+	if e.CACert == "" && e.Cert == "" {
+		return nil, nil //nolint:nilnil // what the scheme of the endpoints says is enough
+	}
+
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+
+	if e.CACert != "" {
+		pem, err := os.ReadFile(e.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.ca_cert: %w", err)
+		}
+
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("etcd.ca_cert: no certificate in it")
+		}
+	}
+
+	if e.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(e.Cert, e.Key)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.cert: %w", err)
+		}
+
+		conf.Certificates = []tls.Certificate{pair}
+	}
+
+	return conf, nil
+}
