@@ -44,8 +44,8 @@ func (a *App) predict(x *Exchange) error {
 		return err
 	}
 
-	if limit := maxBody(&meta.Config); limit > 0 && int64(len(x.Body)) > limit {
-		return fault.New(fault.BodyTooLarge, "")
+	if err := checkBody(x, &meta.Config); err != nil {
+		return err
 	}
 
 	req, err := c.platform.Decode(x.Context, string(x.Header.Get("Content-Type")), x.Body)
@@ -89,12 +89,13 @@ func declared(cfg *spec.PackageConfig, path string) bool {
 	return false
 }
 
-func maxBody(cfg *spec.PackageConfig) int64 {
-	if cfg.Serving == nil {
-		return 0
+// checkBody holds a body, decompressed, against the package's own limit.
+func checkBody(x *Exchange, cfg *spec.PackageConfig) error {
+	if cfg.Serving == nil || cfg.Serving.Limits.MaxBodyBytes <= 0 || int64(len(x.Body)) <= cfg.Serving.Limits.MaxBodyBytes {
+		return nil
 	}
 
-	return cfg.Serving.Limits.MaxBodyBytes
+	return fault.New(fault.BodyTooLarge, "The body has %d bytes; the model allows %d.", len(x.Body), cfg.Serving.Limits.MaxBodyBytes)
 }
 
 // runAll runs the items of a request, as many at once as the model takes, and writes the answer.

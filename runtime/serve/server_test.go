@@ -285,3 +285,16 @@ func TestListenUnixReplacesAStaleSocket(t *testing.T) {
 
 	_ = second.Close()
 }
+
+func TestPackageBoundsBodies(t *testing.T) {
+	t.Parallel()
+
+	w := start(t, serve.ServerConfig{})
+	w.models.models["digits"].meta.Config.Serving.Limits.MaxBodyBytes = 100
+
+	for _, path := range []string{"/", "/v2/models/digits/infer"} {
+		if a := w.send(t, "POST", path, "{"+strings.Repeat(" ", 100), "Content-Type", "application/json"); a.status != 413 || !strings.Contains(a.body, "101 bytes") {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+}

@@ -136,6 +136,10 @@ func (a *App) infer(x *Exchange, r route) error {
 		return err
 	}
 
+	if err := checkBody(x, &m.Meta().Config); err != nil {
+		return err
+	}
+
 	c := a.call()
 	defer c.release()
 
