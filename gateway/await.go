@@ -11,6 +11,10 @@ import (
 // retryPause is how long a request waits before it tries instances again that failed it.
 const retryPause = 100 * time.Millisecond
 
+// newcomer is how long a service is waited for that did not serve lately: control may have called it
+// running a moment before the plan with its instances comes into force here.
+const newcomer = 250 * time.Millisecond
+
 // await is for a request that has no instance left to try. A service that served a moment
 // ago is likely to come back: a worker is being replaced, or the plan is just changing. The
 // request waits for that, shortly, and then decides anew.
@@ -23,11 +27,16 @@ func (w *walk) await(until *time.Time) error {
 	}
 
 	if until.IsZero() {
-		if w.g.cfg.Patience <= 0 || w.lastErr == nil && !w.service.WasAble(now, w.g.cfg.AbleWithin) {
+		patience := w.g.cfg.Patience
+		if w.lastErr == nil && !w.service.WasAble(now, w.g.cfg.AbleWithin) {
+			patience = min(patience, newcomer)
+		}
+
+		if patience <= 0 {
 			return w.nobody()
 		}
 
-		*until = now.Add(w.g.cfg.Patience)
+		*until = now.Add(patience)
 	}
 
 	left := min(until.Sub(now), w.deadline.Sub(now))

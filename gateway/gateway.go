@@ -87,6 +87,8 @@ var (
 	errNoAPI      = fault.New(fault.APINotFound, "")
 	errNoService  = fault.New(fault.ServiceNotFound, "")
 	errNotRunning = fault.New(fault.ServiceNotRunning, "")
+	errNoEndpoint = fault.New(fault.EndpointUndefined, "")
+	errNoMethod   = fault.New(fault.MethodNotAllowed, "")
 	errTooLarge   = fault.New(fault.BodyTooLarge, "")
 	errNoInstance = fault.New(fault.NoInstance, "").After(time.Second)
 	errTimeout    = fault.New(fault.BackendTimeout, "")

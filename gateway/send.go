@@ -60,6 +60,10 @@ func (w *walk) acquire() error {
 			return pool.ErrNone
 		}
 
+		if err := w.declared(v); err != nil {
+			return err
+		}
+
 		if err := w.prepareBody(v); err != nil {
 			return err
 		}
@@ -78,6 +82,33 @@ func (w *walk) acquire() error {
 		w.tried = append(w.tried, v)
 		w.decision = router.Decision{Version: w.service.Route.Other(w.hasTried), Reason: router.ByWeight}
 	}
+}
+
+// path is where the request goes at an engine of the version.
+func (w *walk) path(v *router.Version) []byte {
+	if len(w.rest) == 0 {
+		return v.DefaultPath()
+	}
+
+	return w.rest
+}
+
+// declared refuses what the package of the version does not declare.
+func (w *walk) declared(v *router.Version) error {
+	c := w.call
+
+	d, allow := v.Declares(c.Method, w.path(v))
+	switch d {
+	case router.NoSuchPath:
+		return errNoEndpoint
+	case router.NoSuchMethod:
+		c.Out.AddHeader("Allow", []byte(allow))
+
+		return errNoMethod
+	case router.Declared:
+	}
+
+	return nil
 }
 
 func (w *walk) hasTried(v *router.Version) bool {
@@ -103,10 +134,7 @@ func (w *walk) picked(v *router.Version) {
 	a.Pure = v.Pure
 	a.model, a.instance, a.rule = v.LabelBytes(), e.IDBytes(), w.decision.RuleBytes()
 
-	a.Path = w.rest
-	if len(w.rest) == 0 {
-		a.Path = v.DefaultPath()
-	}
+	a.Path = w.path(v)
 
 	a.Deadline = w.deadline
 	if w.service.PerTry > 0 {

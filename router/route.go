@@ -23,6 +23,7 @@ type Version struct {
 	seed     uint64
 	label    []byte
 	fallback []byte
+	apis     []api // empty: every path goes to the engine
 }
 
 // LabelBytes is Label for headers.
@@ -105,6 +106,7 @@ func Compile(in *spec.Route, pools []*pool.Pool, turns *Turns) (*Route, error) {
 		r.versions[i] = Version{
 			ModelID: v.ModelID, Label: label, label: []byte(label), Weight: v.Weight,
 			Pure: v.Engine.Pure(), fallback: []byte(defaultPath(v)), Pool: pools[i], seed: pool.HashString(v.ModelID),
+			apis: compileAPIs(v),
 		}
 	}
 

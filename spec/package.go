@@ -19,7 +19,12 @@ type PackageConfig struct {
 	User       string            `json:"user,omitempty"`
 	Protocol   string            `json:"protocol,omitempty"` // http | https | ws | wss
 	Port       int               `json:"port,omitempty"`     // 0: chosen by the launcher
-	TLSVerify  bool              `json:"tls_verify,omitempty"`
+	// TLSVerify makes gateways verify the certificate of an engine that speaks TLS, against the PEM file
+	// TLSCACert of the package or else the system's roots.
+	TLSVerify bool   `json:"tls_verify,omitempty"`
+	TLSCACert string `json:"tls_ca_cert,omitempty"`
+	// CAPEM is the content of TLSCACert; the registry fills it.
+	CAPEM string `json:"ca_pem,omitempty"`
 
 	// External engines: fixed addresses.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
@@ -78,6 +83,8 @@ type Endpoint struct {
 	// InsecureSkipVerify accepts any certificate; CACert is a PEM file in the package.
 	InsecureSkipVerify bool   `json:"insecure_skip_verify,omitempty"`
 	CACert             string `json:"ca_cert,omitempty"`
+	// CAPEM is the content of CACert; the registry fills it.
+	CAPEM string `json:"ca_pem,omitempty"`
 }
 
 // ServingVersion is the newest version of the serving block.

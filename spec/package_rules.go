@@ -35,6 +35,7 @@ func packageRule() object {
 			"protocol":         oneOfFold("http", "https", "ws", "wss"),
 			"port":             countOrText(65535),
 			"tls_verify":       boolean(),
+			"tls_ca_cert":      text(1, maxText, relativePath),
 			"endpoints":        list(maxEndpoints, endpointRule().check),
 			"serving":          servingRule().check,
 		},

@@ -44,7 +44,11 @@ type Version struct {
 	Weight       int        `json:"weight"`
 	Engine       EngineKind `json:"engine"`
 	Protocol     string     `json:"protocol,omitempty"` // http | https | ws | wss
-	// APIs are the paths that the package declares; empty means only "/".
+	// TLSVerify and CAPEM say how the certificate of a Custom engine is verified.
+	TLSVerify bool   `json:"tls_verify,omitempty"`
+	CAPEM     string `json:"ca_pem,omitempty"`
+	// APIs are the paths that the package declares. Empty means that it declares none: every path
+	// goes to the engine, "/" by default.
 	APIs      []API      `json:"apis,omitempty"`
 	Instances []Instance `json:"instances,omitempty"`
 }

@@ -86,6 +86,9 @@ func configureRoot(m *spec.Model, root *os.Root) (spec.PackageConfig, string, er
 
 		return err == nil && info.Mode().IsRegular()
 	})
+	if err == nil {
+		err = readCAs(root, &c)
+	}
 
 	return c, text, err
 }
@@ -185,6 +188,10 @@ func requestedAPIs(m *spec.Model, c *spec.PackageConfig) error {
 func checkFiles(c *spec.PackageConfig, has func(file string) bool) error {
 	if has == nil {
 		has = func(string) bool { return false }
+	}
+
+	if f := c.TLSCACert; f != "" && !has(f) {
+		return invalid(nil, "tls_ca_cert", "names the file %s, which the package does not hold", f)
 	}
 
 	if c.Engine() != spec.EngineONNX {

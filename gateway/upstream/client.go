@@ -40,7 +40,7 @@ func (cl *Client) Open(v *spec.Version, in spec.Instance) (pool.Backend, error) 
 		in.Scheme = v.Protocol
 	}
 
-	h, err := newHost(cl, in)
+	h, err := newHost(cl, v, in)
 	if err != nil {
 		return nil, err
 	}

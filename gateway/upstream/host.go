@@ -37,7 +37,7 @@ type host struct {
 
 var errAddress = errors.New("the instance has no usable address")
 
-func newHost(cl *Client, in spec.Instance) (*host, error) {
+func newHost(cl *Client, v *spec.Version, in spec.Instance) (*host, error) {
 	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address, link: linkTo(&in)}
 	h.linked.Store(1)
 
@@ -64,7 +64,10 @@ func newHost(cl *Client, in spec.Instance) (*host, error) {
 	switch in.Scheme {
 	case "", "http", "ws":
 	case "https", "wss":
-		h.tls = cl.tlsFor(h, in.Endpoint)
+		var err error
+		if h.tls, err = cl.tlsFor(h, v, in.Endpoint); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, fmt.Errorf("%w: scheme %q", errAddress, in.Scheme)
 	}
@@ -126,29 +129,6 @@ func (h *host) external(e *spec.Endpoint) error {
 	}
 
 	return nil
-}
-
-// tlsFor is the TLS configuration towards an instance.
-func (cl *Client) tlsFor(h *host, e *spec.Endpoint) *tls.Config {
-	var t *tls.Config
-	if cl.cfg.TLS != nil {
-		t = cl.cfg.TLS.Clone()
-	} else {
-		t = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.local()} //nolint:gosec // loopback only
-	}
-
-	if e != nil {
-		t.InsecureSkipVerify = e.InsecureSkipVerify
-	}
-
-	if t.ServerName == "" {
-		t.ServerName = "localhost"
-		if name, _, err := net.SplitHostPort(h.address); err == nil {
-			t.ServerName = name
-		}
-	}
-
-	return t
 }
 
 // local reports whether the instance is on this machine.
