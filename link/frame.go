@@ -122,7 +122,7 @@ func (h *Header) Get(name string) []byte {
 	return nil
 }
 
-func cutPair(b []byte) (name, value, rest []byte, ok bool) {
+func cutPair(b []byte) (name, value, rest []byte, ok bool) { //nolint:revive // three cuts and whether there were any
 	if len(b) < headerOverhead {
 		return nil, nil, nil, false
 	}

@@ -41,7 +41,7 @@ func FuzzFrames(f *testing.F) {
 							t.Fatal("an answer does not survive the round trip")
 						}
 					}
-				case frameCancel, framePing, framePong, frameDrain:
+				case frameCancel, framePing, framePong, frameDrain, frameMore:
 				}
 
 				return nil

@@ -22,14 +22,14 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve starts a server on a Unix socket and returns a client of it.
-func serve(t testing.TB, h link.Handler, cfg link.Config) (*link.Server, *link.Client) {
-	t.Helper()
+func serve(tb testing.TB, h link.Handler, cfg link.Config) (*link.Server, *link.Client) {
+	tb.Helper()
 
-	path := filepath.Join(t.TempDir(), "l.sock")
+	path := filepath.Join(tb.TempDir(), "l.sock")
 
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+	ln, err := new(net.ListenConfig).Listen(tb.Context(), "unix", path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	s := link.NewServer(link.ServerConfig{OnPanic: func(any, []byte) {}}, h)
@@ -40,12 +40,12 @@ func serve(t testing.TB, h link.Handler, cfg link.Config) (*link.Server, *link.C
 	cfg.Network, cfg.Address = "unix", path
 	c := link.NewClient(cfg)
 
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		c.Close()
 		s.Close()
 
 		if err := <-done; err != nil {
-			t.Errorf("serve: %v", err)
+			tb.Errorf("serve: %v", err)
 		}
 	})
 
@@ -56,7 +56,7 @@ func echo(r *link.Request) {
 	var h link.Header
 
 	h.AddBytes([]byte("path"), r.Path)
-	r.Header.Each(func(n, v []byte) bool { return h.AddBytes(n, v) })
+	r.Header.Each(h.AddBytes)
 	r.Respond(200, &h, r.Body)
 }
 
@@ -75,7 +75,7 @@ func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
 			)
 
 			for i := range 200 {
-				body := bytes.Repeat([]byte(fmt.Sprintf("%d-%d;", g, i)), 1+i*7%500)
+				body := bytes.Repeat(fmt.Appendf(nil, "%d-%d;", g, i), 1+i*7%500)
 				call.Method, call.Path, call.Body = []byte("POST"), fmt.Appendf(nil, "/p/%d/%d", g, i), body
 				call.Header.Reset()
 				call.Header.Add("x-n", fmt.Appendf(nil, "%d", i))
@@ -87,7 +87,7 @@ func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
 				}
 
 				if ans.Status != 200 || !bytes.Equal(ans.Body, body) || !bytes.Equal(ans.Header.Get("path"), call.Path) ||
-					string(ans.Header.Get("x-n")) != fmt.Sprint(i) {
+					string(ans.Header.Get("x-n")) != strconv.Itoa(i) {
 					t.Errorf("%d/%d: an answer to another call", g, i)
 
 					return
@@ -378,10 +378,10 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 
 		var p [8]byte
 
-		io.ReadFull(nc, p[:])                            //nolint:errcheck // a test peer
-		nc.Write([]byte{'S', 'L', 'N', 'K', 1, 1, 0, 0}) //nolint:errcheck // a test peer
-		io.Copy(io.Discard, nc)                          //nolint:errcheck // until the client gives up
-		nc.Close()                                       //nolint:errcheck // a test peer
+		io.ReadFull(nc, p[:])
+		nc.Write([]byte{'S', 'L', 'N', 'K', 1, 1, 0, 0})
+		io.Copy(io.Discard, nc)
+		nc.Close()
 	}()
 
 	c := link.NewClient(link.Config{Network: "unix", Address: path, DeadAfter: 200 * time.Millisecond})
@@ -403,7 +403,7 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 		t.Errorf("noticed after %v", d)
 	}
 
-	ln.Close() //nolint:errcheck // a test peer
+	ln.Close()
 	<-gone
 }
 
@@ -502,14 +502,14 @@ func TestGarbageEndsOnlyItsConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		nc.Write([]byte(garbage))                           //nolint:errcheck // the server may have hung up
-		nc.SetReadDeadline(time.Now().Add(5 * time.Second)) //nolint:errcheck // a fresh connection
+		nc.Write([]byte(garbage))
+		nc.SetReadDeadline(time.Now().Add(5 * time.Second))
 
 		if _, err := io.ReadAll(nc); err != nil && errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%q: the connection stays open", garbage)
 		}
 
-		nc.Close() //nolint:errcheck // read to the end
+		nc.Close()
 	}
 
 	c := link.NewClient(link.Config{Network: "tcp", Address: ln.Addr().String()})

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 
 	for _, e := range config.Mistakes(unwrapUsage(err)) {
-		fmt.Fprintln(stderr, "sluice:", strings.TrimSpace(e.Error()))
+		_, _ = fmt.Fprintln(stderr, "sluice:", strings.TrimSpace(e.Error()))
 	}
 
 	var usage usageError

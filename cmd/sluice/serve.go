@@ -48,7 +48,7 @@ func roleCommand(r role, short, example string) *cobra.Command {
 			}
 
 			if f.check {
-				fmt.Fprintln(cmd.OutOrStdout(), "the configuration is good")
+				_, _ = fmt.Fprintln(cmd.OutOrStdout(), "the configuration is good")
 
 				return nil
 			}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -118,12 +119,12 @@ func (s *system) announce(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 
-	if !s.phase.CompareAndSwap(s.phase.Load(), ptr(phaseReady)) || ctx.Err() != nil {
+	if !s.phase.CompareAndSwap(s.phase.Load(), new(phaseReady)) || ctx.Err() != nil {
 		return ctx.Err() //nolint:wrapcheck // stopped while starting
 	}
 
 	s.log.Info("ready", slog.Any("endpoints", endpoints))
-	fmt.Fprintln(stdout, "sluice ready")
+	_, _ = fmt.Fprintln(stdout, "sluice ready")
 
 	return nil
 }
@@ -156,8 +157,6 @@ func (s *system) edgeURL() string {
 
 	return baseURL("http", s.edge.HTTPAddr())
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func baseURL(scheme, addr string) string {
 	if addr == "" {
@@ -264,8 +263,8 @@ func (s *system) hurry() {
 
 // close gives back what build took, in reverse order. It is called when nothing runs any more.
 func (s *system) close() {
-	for i := len(s.closers) - 1; i >= 0; i-- {
-		s.closers[i]()
+	for _, f := range slices.Backward(s.closers) {
+		f()
 	}
 }
 

@@ -73,7 +73,7 @@ func appDelete(b *base) *cobra.Command {
 			return err
 		}
 
-		fmt.Fprintln(cmd.OutOrStdout(), "deleted", id)
+		_, _ = fmt.Fprintln(cmd.OutOrStdout(), "deleted", id)
 
 		return nil
 	})

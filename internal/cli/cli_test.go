@@ -34,7 +34,7 @@ func newPlatform(t *testing.T) *platform {
 	p := &platform{statuses: []string{"running"}}
 	mux := http.NewServeMux()
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) //nolint:errcheck // a short read shows in the record
+		body, _ := io.ReadAll(r.Body)
 
 		p.mu.Lock()
 		p.seen = append(p.seen, r.Method+" "+r.URL.RequestURI()+" "+string(body))

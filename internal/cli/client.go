@@ -304,7 +304,7 @@ func (c *connection) json(ctx context.Context, method, address string, in, out a
 }
 
 func readJSONFile(path string, dst any) error {
-	data, err := os.ReadFile(path) //nolint:gosec // the user names the directory
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const credentialsPath = "/v3.0/OS-CREDENTIAL/credentials"
+const credentialsPath = "/v3.0/OS-CREDENTIAL/credentials" //nolint:gosec // a path, no credential
 
 func keyCommand() *cobra.Command {
 	b := &base{}
@@ -92,7 +92,7 @@ func keyDelete(b *base) *cobra.Command {
 				return err
 			}
 
-			fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
 
 			return nil
 		},
@@ -154,7 +154,7 @@ func userDelete(b *base) *cobra.Command {
 				return err
 			}
 
-			fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
 
 			return nil
 		},

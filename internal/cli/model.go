@@ -208,7 +208,7 @@ func modelDelete(b *base) *cobra.Command {
 				return fmt.Errorf("not deleted: %s (%s)", out.Failed[0].Msg, out.Failed[0].Code)
 			}
 
-			fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "deleted", args[0])
 
 			return nil
 		},

@@ -60,7 +60,7 @@ func (b *base) list(w io.Writer, whole any, rows []map[string]any, columns ...co
 		titles[i] = c.title
 	}
 
-	fmt.Fprintln(tw, strings.Join(titles, "\t"))
+	_, _ = fmt.Fprintln(tw, strings.Join(titles, "\t"))
 
 	for _, row := range rows {
 		cells := make([]string, len(columns))
@@ -68,7 +68,7 @@ func (b *base) list(w io.Writer, whole any, rows []map[string]any, columns ...co
 			cells[i] = strings.ReplaceAll(c.value(row), "\n", " ")
 		}
 
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		_, _ = fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 
 	return tw.Flush() //nolint:wrapcheck // the output is broken, there is nothing to add

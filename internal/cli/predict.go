@@ -69,7 +69,7 @@ func (b *base) predict(cmd *cobra.Command, id string, f *predictFlags) error {
 	if f.explain {
 		for _, h := range []string{"X-Sluice-Model", "X-Sluice-Instance", "X-Sluice-Rule", "X-Sluice-Batch", "X-Request-Id"} {
 			if v := resp.header.Get(h); v != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", h, v)
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", h, v)
 			}
 		}
 	}
@@ -130,7 +130,7 @@ func formBody(field string, files []string) (body []byte, contentType string, er
 	w := multipart.NewWriter(&buf)
 
 	for _, name := range files {
-		data, err := os.ReadFile(name) //nolint:gosec // the user names the file
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, "", fmt.Errorf("read the file to send: %w", err)
 		}

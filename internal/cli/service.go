@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,7 +212,7 @@ func serviceDelete(b *base) *cobra.Command {
 			return err
 		}
 
-		fmt.Fprintln(cmd.OutOrStdout(), "deleted", id)
+		_, _ = fmt.Fprintln(cmd.OutOrStdout(), "deleted", id)
 
 		return nil
 	})
@@ -262,10 +263,8 @@ func (b *base) follow(cmd *cobra.Command, id string, wait time.Duration, wanted 
 		status := plainString(whole["status"])
 		line.show(progressText(whole, status) + " " + time.Since(began).Truncate(100*time.Millisecond).String())
 
-		for _, w := range wanted {
-			if status == w {
-				return nil
-			}
+		if slices.Contains(wanted, status) {
+			return nil
 		}
 
 		if status == "failed" {
@@ -298,7 +297,7 @@ func newProgress(w io.Writer) *progress { return &progress{w: w, terminal: isTer
 
 func (p *progress) show(s string) {
 	if p.terminal {
-		fmt.Fprintf(p.w, "\r\x1b[K%s", s)
+		_, _ = fmt.Fprintf(p.w, "\r\x1b[K%s", s)
 
 		return
 	}
@@ -306,13 +305,13 @@ func (p *progress) show(s string) {
 	what, _, _ := cutLast(s, " ")
 	if what != p.last {
 		p.last = what
-		fmt.Fprintln(p.w, s)
+		_, _ = fmt.Fprintln(p.w, s)
 	}
 }
 
 func (p *progress) end() {
 	if p.terminal {
-		fmt.Fprintln(p.w)
+		_, _ = fmt.Fprintln(p.w)
 	}
 }
 

@@ -30,7 +30,7 @@ func tokenCreate(b *base) *cobra.Command {
 			}
 
 			if b.output == "table" {
-				fmt.Fprintln(cmd.OutOrStdout(), b.conn.token)
+				_, _ = fmt.Fprintln(cmd.OutOrStdout(), b.conn.token)
 
 				return nil
 			}
@@ -64,7 +64,7 @@ func tokenRevoke(b *base) *cobra.Command {
 				return err
 			}
 
-			fmt.Fprintln(cmd.OutOrStdout(), "revoked")
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "revoked")
 
 			return nil
 		},

@@ -18,7 +18,7 @@ import (
 const maxFileBytes = 1 << 20
 
 // Mistake is one thing wrong with a configuration.
-type Mistake struct {
+type Mistake struct { //nolint:errname // a mistake in a file, more than an error of a call
 	Path string // edge.http.address
 	Line int    // 0 if unknown
 	Msg  string
@@ -73,7 +73,7 @@ func flatten(err error) []error {
 		return nil
 	}
 
-	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the join itself is wanted, not what it wraps
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
 		var out []error
 		for _, e := range j.Unwrap() {
 			out = append(out, flatten(e)...)
@@ -90,7 +90,7 @@ type Validator interface{ Validate() error }
 
 // LoadFile reads a YAML file into dst, which holds the defaults. The error joins all mistakes.
 func LoadFile(path string, dst any) error {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // Duration is a time.Duration written as "1m30s" or "250ms".
-type Duration time.Duration
+type Duration time.Duration //nolint:recvcheck // reading needs a pointer, the rest a value
 
 // D returns the standard type.
 func (d Duration) D() time.Duration { return time.Duration(d) }

@@ -30,7 +30,7 @@ type serviceUsage struct {
 type minute struct{ number, count atomic.Int64 }
 
 // Count adds one prediction.
-func (u *Usage) Count(service, model string, failed bool) {
+func (u *Usage) Count(service, model string, failed bool) { //nolint:revive // whether it failed is what is counted
 	v, ok := u.services.Load(service)
 	if !ok {
 		if u.count.Add(1) > maxUsage {
@@ -63,7 +63,7 @@ func (u *Usage) Count(service, model string, failed bool) {
 	}
 }
 
-func (s *serviceUsage) countModel(model string, failed bool) {
+func (s *serviceUsage) countModel(model string, failed bool) { //nolint:revive // as above
 	v, ok := s.models.Load(model)
 	if !ok {
 		v, _ = s.models.LoadOrStore(model, new([2]atomic.Int64))

@@ -27,13 +27,13 @@ func TestUsageCountsByServiceModelAndMinute(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 
 		if r = u.Report("s"); r.LastMinute != 41 {
 			t.Errorf("last minute %d", r.LastMinute)
 		}
 
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 
 		if r = u.Report("s"); r.LastMinute != 0 {
 			t.Errorf("an old minute counts: %d", r.LastMinute)

@@ -120,7 +120,7 @@ func TestCluster(t *testing.T) {
 
 	// The control process dies, with its workers; the second one takes over.
 	second := startAs(t, "control", filepath.Join(dir, "control2"), config)
-	syscall.Kill(first.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it runs
+	syscall.Kill(first.cmd.Process.Pid, syscall.SIGKILL)
 	<-first.exited
 	g2.eventually(30*time.Second, "prediction after the takeover", func() bool { return seven(g2) })
 

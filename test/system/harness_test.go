@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,18 +21,18 @@ import (
 )
 
 // repoRoot is the module root, seen from this package.
-func repoRoot(t testing.TB) string {
-	t.Helper()
+func repoRoot(tb testing.TB) string {
+	tb.Helper()
 
 	root, err := filepath.Abs("../..")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return root
 }
 
-var binaries = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once for all tests
+var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sluice-bin-")
 	if err != nil {
 		return "", err
@@ -54,10 +55,10 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 
 	if dir, err := binaries(); err == nil {
-		os.RemoveAll(dir) //nolint:errcheck // temporary
+		os.RemoveAll(dir)
 	}
 
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // that is how a TestMain ends
 }
 
 // sluice is one running `sluice serve`.
@@ -115,32 +116,32 @@ func (b *syncBuffer) tail() string {
 const minimalConfig = "log: {level: debug}\n"
 
 // start runs the binary on data (a new directory if empty) and waits for "sluice ready".
-func start(t testing.TB, data, config string, args ...string) *sluice {
-	t.Helper()
+func start(tb testing.TB, data, config string, args ...string) *sluice {
+	tb.Helper()
 
-	return startAs(t, "serve", data, config, args...)
+	return startAs(tb, "serve", data, config, args...)
 }
 
 // startAs is start for one of the roles serve, control and gateway.
-func startAs(t testing.TB, role, data, config string, args ...string) *sluice {
-	t.Helper()
+func startAs(tb testing.TB, role, data, config string, args ...string) *sluice {
+	tb.Helper()
 
 	bin, err := binaries()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	if data == "" {
-		data = filepath.Join(t.TempDir(), "data")
+		data = filepath.Join(tb.TempDir(), "data")
 	}
 
 	if config == "" {
 		config = minimalConfig
 	}
 
-	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	file := filepath.Join(tb.TempDir(), "sluice.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	all := append([]string{
@@ -148,7 +149,7 @@ func startAs(t testing.TB, role, data, config string, args ...string) *sluice {
 		"--edge-http", "127.0.0.1:0", "--edge-https", "127.0.0.1:0", "--control", "127.0.0.1:0", "--ops", "127.0.0.1:0",
 	}, args...)
 
-	s := &sluice{t: t, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
+	s := &sluice{t: tb, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
 	s.cmd = exec.Command(filepath.Join(bin, "sluice"), all...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.cmd.Env = append(os.Environ(), "SLUICE_RUNTIME="+filepath.Join(bin, "sluice-runtime"))
@@ -156,14 +157,14 @@ func startAs(t testing.TB, role, data, config string, args ...string) *sluice {
 
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
-	t.Cleanup(s.kill)
+	tb.Cleanup(s.kill)
 
 	ready := make(chan struct{})
 
@@ -181,15 +182,15 @@ func startAs(t testing.TB, role, data, config string, args ...string) *sluice {
 			}
 		}
 
-		s.cmd.Wait() //nolint:errcheck // the state is read from ProcessState
+		s.cmd.Wait()
 	}()
 
 	select {
 	case <-ready:
 	case <-s.exited:
-		t.Fatalf("sluice ended before it was ready: %v\n%s", s.cmd.ProcessState, s.log.tail())
+		tb.Fatalf("sluice ended before it was ready: %v\n%s", s.cmd.ProcessState, s.log.tail())
 	case <-time.After(60 * time.Second):
-		t.Fatalf("sluice is not ready after 60 s\n%s", s.log.tail())
+		tb.Fatalf("sluice is not ready after 60 s\n%s", s.log.tail())
 	}
 
 	s.readFiles(role)
@@ -228,7 +229,7 @@ func (s *sluice) readJSON(name string, dst any) {
 
 // kill ends the whole process group at once, as a power cut would, and waits.
 func (s *sluice) kill() {
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may be gone
+	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	<-s.exited
 }
 
@@ -249,12 +250,11 @@ func (s *sluice) stop(within time.Duration) int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
-//nolint:gochecknoglobals // shared by all tests; the certificate of a first start is self-signed
 var client = &http.Client{
 	Timeout: 60 * time.Second,
 	Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as above
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true},
 	},
 }
 
@@ -264,12 +264,12 @@ type answer struct {
 	Body   []byte
 }
 
-func (a answer) json(t testing.TB) map[string]any {
-	t.Helper()
+func (a answer) json(tb testing.TB) map[string]any {
+	tb.Helper()
 
 	out := map[string]any{}
 	if err := json.Unmarshal(a.Body, &out); err != nil {
-		t.Fatalf("not JSON (%v): %d %s", err, a.Status, a.Body)
+		tb.Fatalf("not JSON (%v): %d %s", err, a.Status, a.Body)
 	}
 
 	return out
@@ -326,7 +326,7 @@ func (s *sluice) try(method, url string, body any, header ...string) (answer, er
 	if err != nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to the end below
+	defer resp.Body.Close()
 
 	data, err := io.ReadAll(resp.Body)
 
@@ -383,9 +383,7 @@ func (s *sluice) deploy(name, modelID string, instances int, extra map[string]an
 			"model_id": modelID, "weight": "100", "specification": "local.cpu", "instance_count": instances,
 		}},
 	}
-	for k, v := range extra {
-		body[k] = v
-	}
+	maps.Copy(body, extra)
 
 	a := s.call("POST", s.api("/services"), body)
 	if a.Status != http.StatusOK {

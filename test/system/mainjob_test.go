@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,21 +17,21 @@ import (
 	"time"
 )
 
-func digitsDir(t testing.TB) string { return filepath.Join(repoRoot(t), "configs/models/digits") }
+func digitsDir(tb testing.TB) string { return filepath.Join(repoRoot(tb), "configs/models/digits") }
 
-func sample(t testing.TB, digit int) []byte {
-	t.Helper()
+func sample(tb testing.TB, digit int) []byte {
+	tb.Helper()
 
-	data, err := os.ReadFile(filepath.Join(digitsDir(t), "samples", strconv.Itoa(digit)+".png"))
+	data, err := os.ReadFile(filepath.Join(digitsDir(tb), "samples", strconv.Itoa(digit)+".png"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return data
 }
 
-func multipartOf(t testing.TB, field string, files ...[]byte) (body []byte, contentType string) {
-	t.Helper()
+func multipartOf(tb testing.TB, field string, files ...[]byte) (body []byte, contentType string) {
+	tb.Helper()
 
 	var buf bytes.Buffer
 
@@ -39,13 +40,13 @@ func multipartOf(t testing.TB, field string, files ...[]byte) (body []byte, cont
 	for i, f := range files {
 		part, err := w.CreateFormFile(field, fmt.Sprintf("%d.png", i))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 
-		part.Write(f) //nolint:errcheck // a buffer
+		part.Write(f)
 	}
 
-	w.Close() //nolint:errcheck // a buffer
+	w.Close()
 
 	return buf.Bytes(), w.FormDataContentType()
 }
@@ -68,7 +69,7 @@ func (s *sluice) predictDigit(base, service string, digit int) (string, error) {
 }
 
 // TestMainJob is the whole of the main job: publish, deploy, predict over HTTP and HTTPS, survive kills.
-func TestMainJob(t *testing.T) {
+func TestMainJob(t *testing.T) { //nolint:tparallel // one step needs the state that the one before left
 	t.Parallel()
 
 	s := start(t, "", "")
@@ -126,7 +127,7 @@ func (s *sluice) killWorkerUnderLoad(t *testing.T, service string) {
 		t.Fatalf("%d workers, want 2", len(workers))
 	}
 
-	syscall.Kill(workers[0], syscall.SIGKILL) //nolint:errcheck // it runs
+	syscall.Kill(workers[0], syscall.SIGKILL)
 
 	at := served.Load()
 	s.eventually(20*time.Second, "load after the kill", func() bool { return served.Load() > at+200 })
@@ -150,13 +151,7 @@ func (s *sluice) killWorkerUnderLoad(t *testing.T, service string) {
 }
 
 func contains(list []int, v int) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-
-	return false
+	return slices.Contains(list, v)
 }
 
 // workers lists the pids of sluice-runtime processes in the group of s.
@@ -198,7 +193,7 @@ func restartAfterKill(t *testing.T, s *sluice, service string) {
 
 	workers := s.workers()
 	// Only the parent is killed: its workers must notice and end by themselves.
-	s.cmd.Process.Kill() //nolint:errcheck // it runs
+	s.cmd.Process.Kill()
 	<-s.exited
 	s.eventually(10*time.Second, "end of the orphans", func() bool {
 		for _, pid := range workers {
@@ -295,8 +290,8 @@ func TestBrokenModelFailsAlone(t *testing.T) {
 	s.waitStatus(service, "running", 30*time.Second)
 
 	dir := t.TempDir()
-	os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("this is not a model"), 0o600)                               //nolint:errcheck // seen by the test
-	os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type":"ONNX","model_algorithm":"broken"}`), 0o600) //nolint:errcheck // seen by the test
+	os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("this is not a model"), 0o600)
+	os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type":"ONNX","model_algorithm":"broken"}`), 0o600)
 
 	bad, status := s.model("broken", "1.0.0", dir)
 	if status == "published" {
