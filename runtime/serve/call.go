@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/runtime/batch"
 	"github.com/sluice-gateway/sluice/runtime/codec/openinference"
+	"github.com/sluice-gateway/sluice/runtime/repo"
 )
 
 // keepCall is the largest memory that a pooled call keeps.
@@ -69,9 +70,20 @@ func (c *call) take(x *Exchange) {
 }
 
 // prepare fills the batcher's request from the decoded one.
-func (c *call) prepare(deadline time.Time) {
+func (c *call) prepare(meta *repo.Meta, deadline time.Time) {
 	c.req.Inputs, c.req.Rows, c.req.Outputs = c.v2.Inputs, c.v2.Rows, c.v2.Names
-	c.req.Priority, c.req.QueueTimeout, c.req.Deadline = c.v2.Priority, c.v2.Timeout, deadline
+	c.req.Priority, c.req.QueueTimeout, c.req.Deadline = priority(meta, c.v2.Priority), c.v2.Timeout, deadline
+}
+
+// priority takes a level that the model does not have for its default, as Triton does: clients set
+// priorities without knowing which models have them.
+func priority(meta *repo.Meta, level int) int {
+	s := meta.Config.Serving
+	if s == nil || s.Batching == nil || level > s.Batching.PriorityLevels {
+		return 0
+	}
+
+	return level
 }
 
 // infer runs the request, whose inputs lie in the memory of c.

@@ -43,7 +43,7 @@ func (a *App) Infer(ctx context.Context, j *Job) error {
 		return err
 	}
 
-	c.prepare(j.Deadline)
+	c.prepare(cm.v2.Meta, j.Deadline)
 
 	res, err := c.infer(ctx, m)
 	if err != nil {

@@ -204,7 +204,7 @@ func (a *App) decode(x *Exchange, c *call, cm *compiled) error {
 		return err
 	}
 
-	c.prepare(until)
+	c.prepare(cm.v2.Meta, until)
 
 	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/runtime/serve"
+	"github.com/sluice-gateway/sluice/spec"
 )
 
 const pairBody = `{"inputs":[{"name":"INPUT0","shape":[1,4],"datatype":"INT32","data":[1,2,3,4]},` +
@@ -264,5 +266,20 @@ func TestV2CarriesStringsAndHalves(t *testing.T) {
 	if a := w.send(t, "POST", "/v2/models/one/infer", `{"inputs":[{"name":"x","shape":[3],"datatype":"FP32","data":[NaN,-Infinity,1e-3]}]}`); a.status != 200 ||
 		!strings.Contains(a.body, "[NaN,-Infinity,0.001]") {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestV2PriorityFallsBackToTheDefault(t *testing.T) {
+	t.Parallel()
+
+	w := start(t, serve.ServerConfig{})
+	m := w.models.models["pair"]
+	m.meta.Config.Serving = &spec.Serving{Batching: &spec.Batching{PriorityLevels: 2}}
+
+	for asked, want := range map[string]int{"0": 0, "1": 1, "2": 2, "3": 0} {
+		a := w.send(t, "POST", "/v2/models/pair/infer", `{"parameters":{"priority":`+asked+`,"timeout":70},`+pairBody[1:])
+		if r := m.last.Load(); a.status != 200 || r.Priority != want || r.QueueTimeout != 70*time.Microsecond {
+			t.Errorf("%s: %d, priority %d, timeout %v", asked, a.status, r.Priority, r.QueueTimeout)
+		}
 	}
 }

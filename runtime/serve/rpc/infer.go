@@ -22,6 +22,9 @@ type service struct {
 	app *serve.App
 }
 
+// NewService returns the protocol over app, without a server. Its errors are faults.
+func NewService(app *serve.App) pb.GRPCInferenceServiceServer { return &service{app: app} }
+
 // ModelInfer runs one inference.
 func (s *service) ModelInfer(ctx context.Context, req *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
 	given, err := decode(req)

@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
 	"github.com/sluice-gateway/sluice/runtime/serve/rpc"
+	"github.com/sluice-gateway/sluice/spec"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,6 +56,7 @@ func (m *models) Acquire(name, version string) (serve.Model, error) {
 
 	return &echo{owner: m, meta: &repo.Meta{
 		Name: name, Version: "1", Batchable: true, MaxBatchSize: 4,
+		Config:  spec.PackageConfig{Serving: &spec.Serving{Batching: &spec.Batching{PriorityLevels: 2}}},
 		Inputs:  []engine.Info{{Name: "x", Type: t, Shape: []int64{-1, 2}}},
 		Outputs: []engine.Info{{Name: "y", Type: t, Shape: []int64{-1, 2}}},
 	}}, nil

@@ -72,7 +72,7 @@ func New(cfg Config, app *serve.App, log *slog.Logger) *Server {
 		grpc.StreamInterceptor(s.guardStream),
 	)
 
-	pb.RegisterGRPCInferenceServiceServer(s.grpc, &service{app: app})
+	pb.RegisterGRPCInferenceServiceServer(s.grpc, NewService(app))
 	grpc_health_v1.RegisterHealthServer(s.grpc, &healthService{state: app.State()})
 	reflection.Register(s.grpc)
 
