@@ -44,6 +44,8 @@ func WriteFault(c *Call, err error) {
 }
 
 // FaultBody appends the JSON body of a fault to dst.
+//
+//nolint:revive // the two bodies are one decision of the caller, and share nothing but this name
 func FaultBody(dst []byte, f *fault.Error, requestID string, v2 bool) []byte {
 	if v2 {
 		dst = append(dst, `{"error":`...)

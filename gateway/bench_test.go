@@ -45,10 +45,10 @@ func (quietEngine) Forward(c *gateway.Call, a *gateway.Attempt) gateway.Result {
 }
 
 // quiet is a world in which the corridor is the only thing that costs.
-func quiet(t testing.TB, services int) (*world, *gateway.Call) {
-	t.Helper()
+func quiet(tb testing.TB, services int) (*world, *gateway.Call) {
+	tb.Helper()
 
-	w := newWorld(t, options{forward: quietEngine{}, limit: limit.Config{Service: limit.Rate{PerSecond: 1e9}, Concurrency: 100, NoHeaders: true}})
+	w := newWorld(tb, options{forward: quietEngine{}, limit: limit.Config{Service: limit.Rate{PerSecond: 1e9}, Concurrency: 100, NoHeaders: true}})
 	routes := make([]spec.Route, services)
 
 	for i := range routes {
@@ -61,7 +61,7 @@ func quiet(t testing.TB, services int) (*world, *gateway.Call) {
 
 	w.use(routes...)
 
-	c, _ := gatewaytest.NewCall(t.Context(), "POST", "/v1/infers/"+routes[services/2].ServiceID+"/predict", []byte(`{"inputs":[1]}`))
+	c, _ := gatewaytest.NewCall(tb.Context(), "POST", "/v1/infers/"+routes[services/2].ServiceID+"/predict", []byte(`{"inputs":[1]}`))
 	c.Header, c.Out = &quietHeader{[]byte("alice")}, &quietOut{}
 
 	return w, c

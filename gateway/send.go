@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
@@ -112,13 +113,7 @@ func (w *walk) declared(v *router.Version) error {
 }
 
 func (w *walk) hasTried(v *router.Version) bool {
-	for _, t := range w.tried {
-		if t == v {
-			return true
-		}
-	}
-
-	return false
+	return slices.Contains(w.tried, v)
 }
 
 func (w *walk) picked(v *router.Version) {

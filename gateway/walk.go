@@ -84,16 +84,16 @@ func (w *walk) bodyForSignature() ([]byte, error) {
 }
 
 // loadBody reads the body once.
-func (w *walk) loadBody(limit int64) error {
+func (w *walk) loadBody(most int64) error {
 	if w.bodyRead {
 		return nil
 	}
 
-	if w.call.Body.Length() > limit {
+	if w.call.Body.Length() > most {
 		return errTooLarge
 	}
 
-	body, err := w.call.Body.Bytes(limit)
+	body, err := w.call.Body.Bytes(most)
 	if err != nil {
 		return err //nolint:wrapcheck // the door's fault is the answer
 	}

@@ -299,9 +299,11 @@ func queryValue(q *Request, name string) ([]byte, bool) {
 func appendDecoded(dst, s []byte) []byte {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
-		if c == '+' {
+
+		switch c {
+		case '+':
 			c = ' '
-		} else if c == '%' {
+		case '%':
 			if hi, lo := unhex(s, i+1), unhex(s, i+2); hi >= 0 && lo >= 0 {
 				c = byte(hi<<4 | lo)
 				i += 2

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,12 +19,12 @@ type backend struct{}
 func (backend) Close() error { return nil }
 
 // newPool has n ready instances.
-func newPool(t testing.TB, n int) *pool.Pool {
-	t.Helper()
+func newPool(tb testing.TB, n int) *pool.Pool {
+	tb.Helper()
 
 	p, err := pool.New("test", pool.Config{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	instances := make([]spec.Instance, n)
@@ -32,7 +33,7 @@ func newPool(t testing.TB, n int) *pool.Pool {
 	}
 
 	if err := p.Update(pool.PowerOfTwo, instances, func(spec.Instance) (pool.Backend, error) { return backend{}, nil }); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return p
@@ -40,8 +41,8 @@ func newPool(t testing.TB, n int) *pool.Pool {
 
 // versions are models m0, m1, … with these weights; a negative one stands for a version
 // with that weight and without instances.
-func versions(t testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
-	t.Helper()
+func versions(tb testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
+	tb.Helper()
 
 	out, pools := make([]spec.Version, len(weights)), make([]*pool.Pool, len(weights))
 
@@ -51,21 +52,21 @@ func versions(t testing.TB, weights ...int) ([]spec.Version, []*pool.Pool) {
 			n, w = 0, -w
 		}
 
-		out[i] = spec.Version{ModelID: fmt.Sprintf("m%d", i), ModelName: "m", ModelVersion: fmt.Sprint(i), Weight: w, Engine: spec.EngineONNX}
-		pools[i] = newPool(t, n)
+		out[i] = spec.Version{ModelID: fmt.Sprintf("m%d", i), ModelName: "m", ModelVersion: strconv.Itoa(i), Weight: w, Engine: spec.EngineONNX}
+		pools[i] = newPool(tb, n)
 	}
 
 	return out, pools
 }
 
-func compile(t testing.TB, policy spec.TrafficPolicy, weights ...int) *router.Route {
-	t.Helper()
+func compile(tb testing.TB, policy spec.TrafficPolicy, weights ...int) *router.Route {
+	tb.Helper()
 
-	vs, pools := versions(t, weights...)
+	vs, pools := versions(tb, weights...)
 
 	r, err := router.Compile(&spec.Route{ServiceID: "s", Versions: vs, Policy: spec.Policy{Traffic: policy}}, pools, router.NewTurns())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return r
@@ -417,7 +418,7 @@ func BenchmarkChoose(b *testing.B) {
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{1, 10_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			table := make(router.Table[int], n)
 			for i := range n {
 				table[fmt.Sprintf("%08d-23ab-45f9-a66e-892e7bc2be53", i)] = i

@@ -31,7 +31,6 @@ import (
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 	"github.com/sluice-gateway/sluice/internal/tlsconf"
 	"github.com/sluice-gateway/sluice/internal/version"
-	"github.com/sluice-gateway/sluice/router/pool"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -210,7 +209,7 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare upstream: %w", err)
 	}
 
-	limits, err := limit.New(limit.Config{})
+	limits, err := limit.New(b.settings.Admission.limits(gatewaytel.Limits(b.registry)))
 	if err != nil {
 		return fmt.Errorf("prepare limits: %w", err)
 	}
@@ -220,9 +219,7 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare authentication: %w", err)
 	}
 
-	compiler, err := plan.NewCompiler(plan.Config{
-		BodyBytes: int64(b.settings.Edge.Limits.Body), Pool: pool.Config{Hooks: gatewaytel.Pool(b.registry)},
-	}, plan.Parts{
+	compiler, err := plan.NewCompiler(b.settings.Routing.plan(b.settings.Edge.Limits.Body, gatewaytel.Pool(b.registry)), plan.Parts{
 		Open: client.Open, Guard: plan.Guards(verifier, b.ring, b.log), Limits: limits, Log: b.log,
 	})
 	if err != nil {
@@ -233,7 +230,7 @@ func (b *builder) gateway() error {
 		File: filepath.Join(b.settings.DataDir, "gateway", "last-good.json"), Hooks: gatewaytel.Plan(b.registry),
 	}, compiler, b.publisher, b.log)
 
-	b.handler, err = gateway.New(gateway.Config{}, gateway.Parts{
+	b.handler, err = gateway.New(b.settings.Routing.corridor(), gateway.Parts{
 		Plans: b.follower, Limits: limits, Forward: client, Hooks: b.counted(gatewaytel.Corridor(b.registry)), Log: b.log,
 	})
 	if err != nil {

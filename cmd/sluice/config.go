@@ -33,6 +33,9 @@ type settings struct {
 	Control controlSettings `yaml:"control"`
 	Ops     opsSettings     `yaml:"ops"`
 	Runtime runtimeSettings `yaml:"runtime"`
+	// Admission and Routing are what holds for all services, or for those that say nothing else.
+	Admission admissionSettings `yaml:"admission"`
+	Routing   routingSettings   `yaml:"routing"`
 	// Deploy lists services that are made at start unless a service of that name exists.
 	Deploy []deploySettings `yaml:"deploy"`
 }
@@ -121,6 +124,8 @@ func defaultSettings() settings {
 		Control: controlSettings{Address: "127.0.0.1:8081"},
 		Ops:     opsSettings{Address: "127.0.0.1:9090"},
 		Runtime: runtimeSettings{DrainDelay: config.Duration(1e9), Grace: config.Duration(60e9)},
+
+		Admission: defaultAdmission(), Routing: defaultRouting(),
 	}
 	s.Edge.HTTP, s.Edge.HTTPS = "127.0.0.1:8080", "127.0.0.1:8443"
 
@@ -165,7 +170,7 @@ func (s *settings) Validate() error {
 	}
 
 	errs = append(errs, config.Prefix("etcd", s.Etcd.validate()))
-	errs = append(errs, config.Prefix("edge", s.Edge.Validate()))
+	errs = append(errs, config.Prefix("edge", s.Edge.Validate()), s.validateTraffic())
 
 	return errors.Join(errs...)
 }

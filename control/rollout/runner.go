@@ -72,6 +72,7 @@ type service struct {
 	records  map[string]spec.Instance
 	observed map[string]*observed
 	stale    bool // the records must be read again
+	retry    time.Duration
 }
 
 // observed is an observation and what it depends on.
@@ -389,8 +390,11 @@ func (r *Runner) work(ctx context.Context) {
 	}
 }
 
-// retryAfter is the wait after a step that could not be written.
-const retryAfter = 500 * time.Millisecond
+// The wait after a step that could not be written doubles between these bounds.
+const (
+	minRetry = 250 * time.Millisecond
+	maxRetry = 10 * time.Second
+)
 
 // retry reads the records again, since somebody else may have written them, and tries anew.
 func (r *Runner) retry(id string, err error) {
@@ -401,6 +405,8 @@ func (r *Runner) retry(id string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	r.service(id).stale = true
-	r.queue.addAt(id, time.Now().Add(retryAfter))
+	s := r.service(id)
+	s.stale = true
+	s.retry = min(max(2*s.retry, minRetry), maxRetry)
+	r.queue.addAt(id, time.Now().Add(s.retry))
 }

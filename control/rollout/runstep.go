@@ -288,7 +288,7 @@ func (r *Runner) settle(id string, state store.Item[spec.ServiceState], records 
 	defer r.mu.Unlock()
 
 	s := r.service(id)
-	s.state, s.records = state, records
+	s.state, s.records, s.retry = state, records, 0
 
 	for iid, o := range s.observed {
 		rec, ok := records[iid]

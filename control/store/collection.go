@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sluice-gateway/sluice/internal/fault"
 )
 
 // Errors of collections.
@@ -58,7 +60,7 @@ func (c Collection[T]) Kind() string { return c.kind }
 func (c Collection[T]) Get(ctx context.Context, id string) (Item[T], error) {
 	resp, err := c.cli.Get(ctx, c.key(id))
 	if err != nil {
-		return Item[T]{}, c.wrap("get", id, err)
+		return Item[T]{}, c.away("get", id, err)
 	}
 
 	if len(resp.Kvs) == 0 {
@@ -103,7 +105,7 @@ func (c Collection[T]) list(ctx context.Context, prefix string, rev int64) ([]It
 		resp, err := c.cli.Get(ctx, from,
 			clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithRev(rev))
 		if err != nil {
-			return nil, 0, c.wrap("list", prefix, err)
+			return nil, 0, c.away("list", prefix, err)
 		}
 
 		if rev == 0 {
@@ -141,7 +143,7 @@ func (c Collection[T]) PutTTL(ctx context.Context, id string, v T, ttl time.Dura
 
 	lease, err := c.cli.Grant(ctx, seconds)
 	if err != nil {
-		return c.wrap("put", id, err)
+		return c.away("put", id, err)
 	}
 
 	op := c.PutOp(id, v)
@@ -193,7 +195,7 @@ func (c Collection[T]) Update(ctx context.Context, id string, change func(*T) er
 func (c Collection[T]) Delete(ctx context.Context, id string) error {
 	resp, err := c.cli.Delete(ctx, c.key(id))
 	if err != nil {
-		return c.wrap("delete", id, err)
+		return c.away("delete", id, err)
 	}
 
 	if resp.Deleted == 0 {
@@ -206,7 +208,7 @@ func (c Collection[T]) Delete(ctx context.Context, id string) error {
 // DeletePrefix removes every document whose id starts with prefix.
 func (c Collection[T]) DeletePrefix(ctx context.Context, prefix string) error {
 	if _, err := c.cli.Delete(ctx, c.prefix+prefix, clientv3.WithPrefix()); err != nil {
-		return c.wrap("delete", prefix, err)
+		return c.away("delete", prefix, err)
 	}
 
 	return nil
@@ -257,6 +259,12 @@ func (c Collection[T]) item(key, raw []byte, rev int64) (Item[T], error) {
 	return item, nil
 }
 
+// wrap says what was tried with which document.
 func (c Collection[T]) wrap(op, id string, err error) error {
 	return fmt.Errorf("%s %s/%s: %w", op, c.kind, id, err)
+}
+
+// away is the error of etcd itself, for users a part of the platform that is away.
+func (c Collection[T]) away(op, id string, err error) error {
+	return c.wrap(op, id, fault.Wrap(fault.Unavailable, err, ""))
 }

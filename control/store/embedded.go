@@ -40,10 +40,16 @@ type EmbeddedConfig struct {
 // Embedded is a single etcd member without listeners.
 type Embedded struct {
 	etcd   *embed.Etcd
+	guard  *guard
 	client *clientv3.Client
 	lock   *os.File
+	failed chan error
+	closed chan struct{}
 	once   sync.Once
 }
+
+// closeTimeout bounds Close; a member that broke may never end.
+const closeTimeout = 10 * time.Second
 
 // StartEmbedded starts etcd on cfg.Dir and returns when it can read and write.
 func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*Embedded, error) {
@@ -64,20 +70,29 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 		return nil, err
 	}
 
-	member, err := startMember(cfg, log)
+	e := &Embedded{
+		guard: &guard{failed: make(chan string, 1)}, lock: lock,
+		failed: make(chan error, 1), closed: make(chan struct{}),
+	}
+
+	e.etcd, err = e.guard.start(cfg, log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 
-	e := &Embedded{etcd: member, client: v3client.New(member.Server), lock: lock}
+	e.client = v3client.New(e.etcd.Server)
 
 	timer := time.NewTimer(cfg.StartTimeout)
 	defer timer.Stop()
 
 	select {
-	case <-member.Server.ReadyNotify():
+	case <-e.etcd.Server.ReadyNotify():
+		go e.watch()
+
 		return e, nil
-	case err = <-member.Err():
+	case err = <-e.etcd.Err():
+	case text := <-e.guard.failed:
+		err = fmt.Errorf("%w: %s", ErrDamaged, text)
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
@@ -92,15 +107,48 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 // Client returns a client that calls the member directly. Close of Embedded closes it.
 func (e *Embedded) Client() *clientv3.Client { return e.client }
 
-// Failed receives an error when the member stops by itself, and is closed by Close.
-func (e *Embedded) Failed() <-chan error { return e.etcd.Err() }
+// Failed receives an error when the member cannot go on. The process may: reads and writes of
+// state fail from then on, until it is started again.
+func (e *Embedded) Failed() <-chan error { return e.failed }
+
+// watch passes on why the member ended, unless it was closed.
+func (e *Embedded) watch() {
+	var err error
+
+	select {
+	case text := <-e.guard.failed:
+		err = errors.New(text)
+	case err = <-e.etcd.Err():
+	case <-e.closed:
+		return
+	}
+
+	e.failed <- fmt.Errorf("embedded etcd stopped: %w", err)
+}
 
 // Close stops the member and releases the directory. It may be called several times.
 func (e *Embedded) Close() {
 	e.once.Do(func() {
-		// The error is the cancelled context of the client itself.
-		_ = e.client.Close()
-		e.etcd.Close()
+		close(e.closed)
+
+		done := make(chan struct{})
+
+		go func() {
+			defer close(done)
+
+			// The error is the cancelled context of the client itself.
+			_ = e.client.Close()
+			e.etcd.Close()
+		}()
+
+		timer := time.NewTimer(closeTimeout)
+		defer timer.Stop()
+
+		select {
+		case <-done:
+		case <-timer.C:
+		}
+
 		_ = e.lock.Close()
 	})
 }
@@ -155,13 +203,12 @@ func memberConfig(cfg EmbeddedConfig, log *slog.Logger, g *guard) *embed.Config 
 	return c
 }
 
-// startMember starts etcd, and turns what etcd panics about into an error.
-func startMember(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error) {
+// start starts etcd, and turns what etcd panics about into an error.
+func (g *guard) start(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error) {
 	if err := checkDatabase(filepath.Join(cfg.Dir, "member", "member", "snap", "db")); err != nil {
 		return nil, fmt.Errorf("start embedded etcd in %s: %w: %w", cfg.Dir, ErrDamaged, err)
 	}
 
-	g := &guard{failed: make(chan string, 1)}
 	result := make(chan startResult, 1)
 
 	go func() {
@@ -182,8 +229,6 @@ func startMember(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error) {
 	select {
 	case r := <-result:
 		if r.err == nil {
-			g.started.Store(true)
-
 			return r.etcd, nil
 		}
 

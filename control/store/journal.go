@@ -56,7 +56,7 @@ func (j Journal[T]) put(ctx context.Context, owner string, op Op) error {
 		clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly()),
 	).Commit()
 	if err != nil {
-		return j.entries.wrap("append", owner, err)
+		return j.entries.away("append", owner, err)
 	}
 
 	surplus := resp.Responses[1].GetResponseRange().GetCount() - int64(j.keep)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/store/storetest"
+	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -471,6 +472,32 @@ func TestEmbeddedTellsThatFilesAreDamaged(t *testing.T) {
 
 			t.Log(err)
 		})
+	}
+}
+
+func TestLostStateIsUnavailable(t *testing.T) {
+	t.Parallel()
+
+	e := storetest.Start(t, t.TempDir())
+	s := store.New(e.Client(), "")
+	e.Close()
+
+	unavailable := &fault.Error{Code: fault.Unavailable}
+	_, getErr := s.Models.Get(t.Context(), "m")
+	_, _, listErr := s.Models.List(t.Context())
+	_, appendErr := s.Events.Append(t.Context(), "s", 1, spec.Event{})
+
+	for name, err := range map[string]error{
+		"get": getErr, "list": listErr, "append": appendErr, "put": s.Models.Put(t.Context(), "m", spec.Model{}),
+		"delete": s.Models.Delete(t.Context(), "m"), "put for a time": s.Revocations.PutTTL(t.Context(), "r", spec.Revocation{}, time.Minute),
+	} {
+		if !errors.Is(err, unavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	if s.Ping(t.Context()) == nil {
+		t.Error("ping answers")
 	}
 }
 

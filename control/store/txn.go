@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sluice-gateway/sluice/internal/fault"
 )
 
 type condition uint8
@@ -111,7 +113,7 @@ func commit(ctx context.Context, cli *clientv3.Client, ops []Op) (int64, error) 
 
 	resp, err := cli.Txn(ctx).If(conditions...).Then(changes...).Else(lookups...).Commit()
 	if err != nil {
-		return 0, fmt.Errorf("commit %s: %w", ops[0].label, err)
+		return 0, fmt.Errorf("commit %s: %w", ops[0].label, fault.Wrap(fault.Unavailable, err, ""))
 	}
 
 	if resp.Succeeded {

@@ -135,14 +135,20 @@ func (s *Store) Changed(ctx context.Context, kinds ...string) <-chan int64 {
 		prefixes = append(prefixes, s.prefix+k+"/")
 	}
 
+	// A single kind is watched alone, so that nobody hears of what does not concern them.
+	from := s.prefix
+	if len(prefixes) == 1 {
+		from = prefixes[0]
+	}
+
 	go func() {
 		defer close(out)
 
 		for ctx.Err() == nil {
-			resp, err := s.cli.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+			resp, err := s.cli.Get(ctx, from, clientv3.WithPrefix(), clientv3.WithCountOnly())
 			if err == nil {
 				offer(out, resp.Header.Revision)
-				s.notify(ctx, resp.Header.Revision, prefixes, out)
+				s.notify(ctx, from, resp.Header.Revision, prefixes, out)
 			}
 
 			pause(ctx)
@@ -152,11 +158,11 @@ func (s *Store) Changed(ctx context.Context, kinds ...string) <-chan int64 {
 	return out
 }
 
-func (s *Store) notify(ctx context.Context, rev int64, prefixes []string, out chan int64) {
+func (s *Store) notify(ctx context.Context, from string, rev int64, prefixes []string, out chan int64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	for resp := range s.cli.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1)) {
+	for resp := range s.cli.Watch(ctx, from, clientv3.WithPrefix(), clientv3.WithRev(rev+1)) {
 		if resp.Err() != nil {
 			return
 		}

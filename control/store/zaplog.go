@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"sync/atomic"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -72,11 +71,11 @@ func slogLevel(level zapcore.Level) slog.Level {
 	}
 }
 
-// guard stands where etcd would end the process because it cannot go on. While etcd starts
-// it reports the reason and ends the goroutine; later it panics, as etcd means to.
+// guard stands where etcd would end the process because it cannot go on, with a full disk
+// for example. It reports the reason and ends the goroutine only: what needs no state, such
+// as a gateway with its last snapshot, goes on.
 type guard struct {
-	started atomic.Bool
-	failed  chan string
+	failed chan string
 }
 
 // OnWrite implements zapcore.CheckWriteHook.
@@ -87,10 +86,6 @@ func (g *guard) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
 			text = fmt.Sprintf("%s: %v", text, err)
 		}
-	}
-
-	if g.started.Load() {
-		panic("embedded etcd: " + text)
 	}
 
 	select {

@@ -49,6 +49,8 @@ type Hooks struct {
 type Config struct {
 	MaxBodyBytes int64 // default 4 MiB
 	MaxDepth     int   // of JSON; default 64
+	// Timeout bounds an operation (default 30 s).
+	Timeout time.Duration
 	// Now is the clock that credentials are checked against (default time.Now).
 	Now   func() time.Time
 	Hooks Hooks
@@ -76,6 +78,10 @@ func New(cfg Config, gate Gatekeeper, log *slog.Logger, routes ...Route) (*Route
 
 	if cfg.MaxDepth <= 0 {
 		cfg.MaxDepth = 64
+	}
+
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
 	}
 
 	if cfg.Now == nil {

@@ -53,7 +53,10 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		return
 	}
 
-	r.vars = vars
+	ctx, cancel := context.WithTimeout(hr.Context(), rt.cfg.Timeout)
+	defer cancel()
+
+	r.HTTP, r.vars = hr.WithContext(ctx), vars
 	status, err := rt.serve(w, r, route)
 
 	if rt.cfg.Hooks.Done != nil {
@@ -147,7 +150,7 @@ func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error
 		w.Header().Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
 	}
 
-	if f.Code == fault.Internal {
+	if status >= http.StatusInternalServerError && f.Code != fault.NotImplemented {
 		rt.log.Error("API operation failed", slog.String("request_id", r.ID), slog.String("method", r.HTTP.Method), slog.Any("error", err))
 	}
 

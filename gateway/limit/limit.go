@@ -191,7 +191,7 @@ func (t *Ticket) Release() {
 var _ Limiter = (*Local)(nil)
 
 // limitsOf merges a service's policy with the defaults.
-func (c *Config) limitsOf(l spec.Limits) (Rate, int) {
+func (c Config) limitsOf(l spec.Limits) (Rate, int) {
 	rate, slots := c.Service, c.Concurrency
 	if l.RequestsPerSecond > 0 {
 		rate = Rate{PerSecond: l.RequestsPerSecond, Burst: l.Burst}

@@ -15,24 +15,24 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-func newLocal(t testing.TB, cfg limit.Config) *limit.Local {
-	t.Helper()
+func newLocal(tb testing.TB, cfg limit.Config) *limit.Local {
+	tb.Helper()
 
 	l, err := limit.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return l
 }
 
 // admit sends n requests and says how many came in; each gives its ticket back at once.
-func admit(t testing.TB, l *limit.Local, s *limit.Service, who limit.Who, n int) (in int, last error) {
-	t.Helper()
+func admit(tb testing.TB, l *limit.Local, s *limit.Service, who limit.Who, n int) (in int, last error) {
+	tb.Helper()
 
 	for range n {
 		var ticket limit.Ticket
-		if err := l.Admit(t.Context(), s, who, &ticket); err != nil {
+		if err := l.Admit(tb.Context(), s, who, &ticket); err != nil {
 			last = err
 		} else {
 			in++
@@ -101,13 +101,13 @@ func TestEachRateHolds(t *testing.T) {
 					t.Errorf("%d of the neighbour came in", in)
 				}
 				// Whoever waits as long as told comes in.
-				time.Sleep(f.RetryAfter)
+				<-time.After(f.RetryAfter)
 
 				if in, _ := admit(t, l, s, first, 1); in != 1 {
 					t.Error("after Retry-After there is still no room")
 				}
 
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 
 				if in, _ := admit(t, l, s, first, 20); in != 5 {
 					t.Errorf("after a rest %d came in, want 5", in)
@@ -206,7 +206,7 @@ func TestSlotsWaitShortlyThenRefuse(t *testing.T) {
 			t.Fatalf("got %v after %v", r.err, r.after)
 		}
 
-		time.Sleep(30 * time.Millisecond)
+		<-time.After(30 * time.Millisecond)
 		held[0].Release()
 		held[0].Release() // giving back twice gives back once
 
@@ -334,7 +334,7 @@ func TestFailingSourceIsRefusedBeforeWork(t *testing.T) {
 			t.Error("an IPv6 source is not a /56")
 		}
 
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 
 		if l.Arrive(bad, time.Now()) != nil {
 			t.Error("still refused after a second")

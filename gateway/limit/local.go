@@ -240,7 +240,7 @@ type slots struct {
 	waiting     atomic.Int64
 }
 
-//nolint:gochecknoglobals // constant faults, so that refusing allocates nothing
+// Constant faults, so that refusing allocates nothing.
 var (
 	errSlots = fault.New(fault.ConcurrencyLimit, "").After(time.Second)
 	errGone  = fault.New(fault.ClientGone, "")

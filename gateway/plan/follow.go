@@ -158,7 +158,7 @@ func (f *Follower) fetch(ctx context.Context, ch chan<- news) {
 		backoff = min(max(2*backoff, 100*time.Millisecond), maxBackoff)
 
 		select {
-		case <-time.After(backoff/2 + rand.N(backoff/2)):
+		case <-time.After(backoff/2 + rand.N(backoff/2)): //nolint:gosec // spreads retries, guards nothing
 		case <-ctx.Done():
 		}
 	}

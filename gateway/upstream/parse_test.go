@@ -97,9 +97,9 @@ func FuzzAnswer(f *testing.F) {
 
 		br := bufio.NewReader(bytes.NewReader(raw))
 
-		res, err := http.ReadResponse(br, &http.Request{Method: "POST"})
+		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodPost})
 		for err == nil && res.StatusCode < 200 {
-			res, err = http.ReadResponse(br, &http.Request{Method: "POST"})
+			res, err = http.ReadResponse(br, &http.Request{Method: http.MethodPost})
 		}
 
 		if err != nil {

@@ -33,12 +33,14 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, x.host.name...)
 	b = append(b, "\r\n"...)
-	x.wbuf = append(b, x.host.fixed.lines...)
+	b = append(b, x.host.fixed.lines...)
+	x.wbuf = b
 
 	x.req = request{named: c.Header.Get("connection")}
 	c.Header.Each(x.addHeader)
 
-	b = append(x.wbuf, "X-Request-Id: "...)
+	b = x.wbuf
+	b = append(b, "X-Request-Id: "...)
 	b = append(b, c.ID...)
 	b = append(b, "\r\nX-Forwarded-For: "...)
 	b = c.Remote.Addr().AppendTo(b)
@@ -63,7 +65,8 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	b = append(b, "\r\nX-Sluice-Timeout-Ms: "...)
 	b = strconv.AppendInt(b, max(time.Until(a.Deadline).Milliseconds(), 1), 10)
 	b = appendLength(b, c, a)
-	x.wbuf = append(b, "\r\n\r\n"...)
+	b = append(b, "\r\n\r\n"...)
+	x.wbuf = b
 }
 
 // appendLength says how long the body is.
@@ -89,9 +92,9 @@ func appendLength(b []byte, c *gateway.Call, a *gateway.Attempt) []byte {
 func appendTraceparent(b []byte) []byte {
 	var id [24]byte
 
-	binary.BigEndian.PutUint64(id[:], rand.Uint64()|1)
-	binary.BigEndian.PutUint64(id[8:], rand.Uint64()|1)
-	binary.BigEndian.PutUint64(id[16:], rand.Uint64()|1)
+	for i := 0; i < len(id); i += 8 {
+		binary.BigEndian.PutUint64(id[i:], rand.Uint64()|1) //nolint:gosec // an id, not a secret
+	}
 
 	b = append(b, "00-"...)
 	b = hex.AppendEncode(b, id[:16])
@@ -130,10 +133,12 @@ func (x *conn) forwardHeader(name, value []byte) bool {
 		}
 	}
 
-	b := append(x.wbuf, name...)
+	b := x.wbuf
+	b = append(b, name...)
 	b = append(b, ": "...)
 	b = append(b, value...)
-	x.wbuf = append(b, "\r\n"...)
+	b = append(b, "\r\n"...)
+	x.wbuf = b
 
 	return true
 }

@@ -44,6 +44,14 @@ func (s *stream) next() ([]byte, error) {
 		return nil, s.err
 	}
 
+	// The deadline that the callback on the context sets is lost if a read begins at the same
+	// moment; on a stream that never pauses nothing else would notice.
+	if s.call.Context.Err() != nil {
+		s.err = fault.Wrap(fault.ClientGone, errCanceled, "")
+
+		return nil, s.err
+	}
+
 	x := s.conn
 	idle := time.Now().Add(x.host.client.cfg.StreamIdle)
 

@@ -186,7 +186,7 @@ func TestForwardPassesRequestAndAnswer(t *testing.T) {
 		t.Fatalf("got %d %q", out.Status, out.Body)
 	}
 
-	if got.RequestURI != "/a%20b/c?x=1%2f2&y" || got.Method != "POST" || body != "payload" {
+	if got.RequestURI != "/a%20b/c?x=1%2f2&y" || got.Method != http.MethodPost || body != "payload" {
 		t.Errorf("forwarded %s %s with %q", got.Method, got.RequestURI, body)
 	}
 

@@ -87,8 +87,8 @@ func (b *breaker) enter() (done func(error), ok bool) {
 	return done, err == nil
 }
 
-// report tells how a request ended that entered with done == nil.
-func (b *breaker) report(failed bool, now int64) {
+// report tells how a request ended that entered with done == nil; err is nil for a success.
+func (b *breaker) report(err error, now int64) {
 	if b.cb == nil {
 		return
 	}
@@ -100,21 +100,14 @@ func (b *breaker) report(failed bool, now int64) {
 
 	b.all.Add(1)
 
-	if failed {
+	if err != nil {
 		b.bad.Add(1)
 		b.dirty.Store(true)
 	} else if !b.dirty.Load() || !b.dirty.Swap(false) {
 		return
 	}
 
-	done, err := b.cb.Allow()
-	if err != nil {
-		return // open already
-	}
-
-	if failed {
-		done(errFailed)
-	} else {
-		done(nil)
+	if done, refused := b.cb.Allow(); refused == nil { // else it is open already
+		done(err)
 	}
 }

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,13 +39,7 @@ func (l *log) has(event string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	for _, e := range l.events {
-		if e == event {
-			return true
-		}
-	}
-
-	return false
+	return slices.Contains(l.events, event)
 }
 
 // only fails requests to one instance.
@@ -76,7 +71,7 @@ func TestConsecutiveFailuresEjectWithGrowingTime(t *testing.T) {
 				t.Fatalf("%d requests to the ejected instance", got["i2"])
 			}
 
-			time.Sleep(want + time.Millisecond)
+			<-time.After(want + time.Millisecond)
 		}
 
 		if got := use(t, p, 100, fine); got["i2"] != 25 {
@@ -84,7 +79,7 @@ func TestConsecutiveFailuresEjectWithGrowingTime(t *testing.T) {
 		}
 		// Good behaviour is remembered, too.
 		for range 10 {
-			time.Sleep(6 * time.Second)
+			<-time.After(6 * time.Second)
 			use(t, p, 100, fine)
 		}
 
@@ -190,7 +185,7 @@ func TestBreakerOpensProbesAndCloses(t *testing.T) {
 			t.Fatalf("%d requests through an open breaker", got["i1"])
 		}
 
-		time.Sleep(5100 * time.Millisecond)
+		<-time.After(5100 * time.Millisecond)
 		// One probe at a time: while it is out, nobody else goes there.
 		var (
 			leases [60]pool.Lease
@@ -227,13 +222,13 @@ func TestProbeThatSaysNothingOpensAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, pool.Config{Ejection: pool.Ejection{Disabled: true}}, pool.RoundRobin, ids(2)...)
 		use(t, p, 20, only("i1", pool.TimedOut))
-		time.Sleep(5100 * time.Millisecond)
+		<-time.After(5100 * time.Millisecond)
 
 		if got := use(t, p, 20, func(string) pool.Outcome { return pool.Neutral }); got["i1"] != 1 {
 			t.Fatalf("%d probes", got["i1"])
 		}
 
-		time.Sleep(5100 * time.Millisecond)
+		<-time.After(5100 * time.Millisecond)
 
 		if got := use(t, p, 20, fine); got["i1"] < 9 {
 			t.Errorf("the instance did not come back: %v", got)
@@ -246,7 +241,7 @@ func TestProbeReportsAtTheFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, pool.Config{Ejection: pool.Ejection{Disabled: true}}, pool.RoundRobin, ids(2)...)
 		use(t, p, 20, only("i1", pool.Broken))
-		time.Sleep(5100 * time.Millisecond)
+		<-time.After(5100 * time.Millisecond)
 
 		var stream pool.Lease
 		for pick(t, p, &pool.Request{}, &stream) != "i1" {
@@ -277,11 +272,11 @@ func TestPanicUsesAllWhenMostAreOut(t *testing.T) {
 			t.Fatalf("got %v after %d panics", got, l.panics)
 		}
 		// They recover: everything returns to normal by itself.
-		time.Sleep(70 * time.Second)
+		<-time.After(70 * time.Second)
 
 		for range 5 {
 			use(t, p, 40, fine)
-			time.Sleep(6 * time.Second)
+			<-time.After(6 * time.Second)
 		}
 
 		for id, n := range use(t, p, 100, fine) {

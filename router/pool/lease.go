@@ -24,11 +24,17 @@ const (
 	numOutcomes
 )
 
-// transport reports whether the breaker counts o as a failure.
-func (o Outcome) transport() bool { return o == Unreachable || o == Broken || o == TimedOut }
+// transport is an error if the breaker counts o as a failure.
+func (o Outcome) transport() error {
+	if o == Unreachable || o == Broken || o == TimedOut {
+		return errFailed
+	}
+
+	return nil
+}
 
 // failure reports whether ejection counts o as a failure.
-func (o Outcome) failure() bool { return o == EngineError || o.transport() }
+func (o Outcome) failure() bool { return o == EngineError || o.transport() != nil }
 
 // Lease is the right to send one request to an instance. The zero value holds none.
 // Acquire fills it; Done gives it back, exactly once. A Lease must not be copied while held.

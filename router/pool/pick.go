@@ -3,6 +3,7 @@ package pool
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 )
 
 // MaxTried is how many instances a request can exclude.
@@ -26,13 +27,7 @@ func (r *Request) Exclude(e *Endpoint) {
 }
 
 func (r *Request) hasTried(e *Endpoint) bool {
-	for _, t := range r.tried[:r.nTried] {
-		if t == e {
-			return true
-		}
-	}
-
-	return false
+	return slices.Contains(r.tried[:r.nTried], e)
 }
 
 type verdict uint8
@@ -176,7 +171,7 @@ func (p *Pool) powerOfTwo(list []*Endpoint, r *Request, ps pass) *Endpoint {
 	slow := float64(p.cfg.SlowStart)
 
 	for range 3 {
-		x := rand.Uint64()
+		x := rand.Uint64() //nolint:gosec // spreads load, guards nothing
 		n := uint64(len(list))
 		i, _ := bits.Mul64(x, n)
 		j, _ := bits.Mul64(Mix(x), n-1)
@@ -250,7 +245,7 @@ func (p *Pool) next(v *view, list []*Endpoint, r *Request, ps pass) *Endpoint {
 			continue
 		}
 
-		if share := e.share(ps.now, slow); share < 1 && rand.Float64() > share {
+		if share := e.share(ps.now, slow); share < 1 && rand.Float64() > share { //nolint:gosec // spreads load, guards nothing
 			continue
 		}
 

@@ -70,7 +70,14 @@ func (p *Pool) Update(picker Picker, instances []spec.Instance, open Opener) err
 
 	next := &view{picker: picker, endpoints: make([]*Endpoint, 0, len(instances))}
 
-	var errs []error
+	var (
+		errs  []error
+		since int64 // the first instances of a pool have nobody to leave the work to meanwhile
+	)
+
+	if len(old.endpoints) > 0 && p.cfg.SlowStart > 0 {
+		since = p.now()
+	}
 
 	for i := range instances {
 		in := &instances[i]
@@ -83,7 +90,7 @@ func (p *Pool) Update(picker Picker, instances []spec.Instance, open Opener) err
 			continue
 		}
 
-		e, err := p.open(in, open, len(old.endpoints) > 0)
+		e, err := p.open(in, open, since)
 		if err != nil {
 			errs = append(errs, err)
 
@@ -112,7 +119,7 @@ func sameAddress(a, b *spec.Instance) bool {
 		a.LinkAddress == b.LinkAddress && a.StartedAt == b.StartedAt && reflect.DeepEqual(a.Endpoint, b.Endpoint)
 }
 
-func (p *Pool) open(in *spec.Instance, open Opener, slow bool) (*Endpoint, error) {
+func (p *Pool) open(in *spec.Instance, open Opener, since int64) (*Endpoint, error) {
 	backend, err := open(*in)
 	if err != nil {
 		return nil, fmt.Errorf("open instance %s at %s: %w", in.ID, in.Address, err)
@@ -120,16 +127,11 @@ func (p *Pool) open(in *spec.Instance, open Opener, slow bool) (*Endpoint, error
 
 	e := &Endpoint{
 		ID: in.ID, idBytes: []byte(in.ID), Instance: *in, Backend: backend, weight: 1, seed: HashString(in.ID),
-		near: p.cfg.Node != "" && in.Node == p.cfg.Node,
+		since: since, near: p.cfg.Node != "" && in.Node == p.cfg.Node,
 	}
 	if in.Endpoint != nil && in.Endpoint.Weight > 0 {
 		e.weight = float64(in.Endpoint.Weight)
 	}
-	// The first instances of a pool have nobody to leave the work to meanwhile.
-	if slow && p.cfg.SlowStart > 0 {
-		e.since = p.now()
-	}
-
 	e.breaker.init(p.cfg.Breaker, p.now, func(state string) {
 		p.sick.Store(true)
 
@@ -184,9 +186,7 @@ func (p *Pool) Endpoints() []*Endpoint { return p.view.Load().endpoints }
 // Picker is the pool's way of choosing.
 func (p *Pool) Picker() Picker { return p.view.Load().picker }
 
-// Errors of Acquire.
-//
-//nolint:gochecknoglobals // constant faults, so that refusing allocates nothing
+// Errors of Acquire; constant, so that refusing allocates nothing.
 var (
 	ErrNone = fault.New(fault.NoInstance, "")
 	errFull = fault.New(fault.Overloaded, "").After(time.Second)

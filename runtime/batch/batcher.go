@@ -64,6 +64,10 @@ type work struct {
 	cancel  context.CancelFunc
 }
 
+// waited is how long an item was in the queue. An item that came while the batch was being cut has
+// the later time of the two.
+func (w *work) waited(it *item) time.Duration { return max(0, w.cut.Sub(it.enqueued)) }
+
 // New returns a Batcher over sess, which it borrows. Requests wait until Run is called.
 func New(cfg Config, sess engine.Session, hooks Hooks) (*Batcher, error) {
 	cfg, err := cfg.withDefaults()

@@ -101,7 +101,7 @@ func (x *executor) begin(w *work, cancel context.CancelFunc) {
 
 	if b.hooks.Started != nil {
 		for _, it := range w.items {
-			b.hooks.Started(it.rows, w.cut.Sub(it.enqueued))
+			b.hooks.Started(it.rows, w.waited(it))
 		}
 	}
 }
@@ -396,7 +396,7 @@ func (x *executor) finish(w *work, o *outcome, start time.Time) *work {
 		r := &o.results[i]
 		r.Info = info
 		r.Info.Rows = it.rows
-		r.Info.Queue = w.cut.Sub(it.enqueued)
+		r.Info.Queue = w.waited(it)
 
 		if r.memory != nil && (it.stage != running || o.errs[i] != nil) {
 			release = append(release, r)

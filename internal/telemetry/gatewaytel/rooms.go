@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/gateway"
+	"github.com/sluice-gateway/sluice/gateway/limit"
 	"github.com/sluice-gateway/sluice/gateway/plan"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/router/pool"
@@ -147,4 +148,17 @@ func Pool(reg prometheus.Registerer) pool.Hooks {
 		Panic:          func(string) { panics.Inc() },
 		Queued:         func(string, int) { queued.Inc() },
 	}
+}
+
+// Limits returns hooks that count refusals by the bound that refused.
+func Limits(reg prometheus.Registerer) limit.Hooks {
+	limited := counters("sluice_limited_total", "Requests refused by a rate or for want of a slot.", "bound")
+	reg.MustRegister(limited)
+
+	var handles [limit.NumBounds]prometheus.Counter
+	for b := range limit.NumBounds {
+		handles[b] = limited.WithLabelValues(b.String())
+	}
+
+	return limit.Hooks{Limited: func(b limit.Bound) { handles[b].Inc() }}
 }

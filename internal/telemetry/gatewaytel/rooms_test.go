@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-gateway/sluice/gateway/limit"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/telemetry/gatewaytel"
 )
@@ -37,6 +38,7 @@ func TestRoomsReportWithoutNamesFromOutside(t *testing.T) {
 	pools.BreakerChanged("i-1", "open")
 	pools.Panic("p")
 	pools.Queued("p", 2)
+	gatewaytel.Limits(reg).Limited(limit.BoundService)
 
 	got := lines(t, reg)
 
@@ -57,6 +59,8 @@ func TestRoomsReportWithoutNamesFromOutside(t *testing.T) {
 		`sluice_breaker_changes_total{state="open"} 1`,
 		`sluice_pool_panic_total 1`,
 		`sluice_pool_queued_total 1`,
+		`sluice_limited_total{bound="service"} 1`,
+		`sluice_limited_total{bound="global"} 0`,
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("missing %s", want)

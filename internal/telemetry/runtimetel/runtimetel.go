@@ -205,7 +205,7 @@ func (m *Metrics) batch(name, version string) batch.Hooks {
 				whole: i.Queue + i.CopyIn + i.Run + i.CopyOut, queue: i.Queue, input: i.CopyIn, compute: i.Run, output: i.CopyOut,
 			}
 			for p, d := range took {
-				us := float64(d.Nanoseconds()) / 1e3
+				us := float64(max(d, 0).Nanoseconds()) / 1e3 // a counter panics when it is told to go back
 				sums[p].Add(us)
 				spread[p].Observe(us)
 			}

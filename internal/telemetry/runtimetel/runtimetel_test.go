@@ -27,6 +27,9 @@ func TestMetricsCarryTritonsNames(t *testing.T) {
 	h.Finished(batch.Info{Rows: 3, Queue: time.Millisecond, CopyIn: 2 * time.Microsecond, Run: 100 * time.Microsecond, CopyOut: 500 * time.Nanosecond}, nil)
 	h.Finished(batch.Info{Rows: 5}, fault.New(fault.BackendFailed, "x"))
 	h.Finished(batch.Info{Rows: 5}, context.Canceled)
+
+	negative := m.Repo().Batch("odd", "1")
+	negative.Finished(batch.Info{Rows: 1, Queue: -time.Millisecond}, nil)
 	h.Rejected(batch.RejectQueueFull, 1)
 	h.Rejected(batch.RejectCancelled, 1)
 	m.Serve().Served("v2", 200, time.Millisecond)

@@ -96,15 +96,9 @@ func foreign(b []byte) string {
 	return "The image format"
 }
 
-// decode checks a picture against maxPixels and decodes it.
-func decode(f format, b []byte) (img image.Image, err error) {
-	defer func() { // the decoders read hostile bytes; one that trips must not take the worker along
-		if p := recover(); p != nil {
-			img, err = nil, fault.Wrap(fault.BadImage, fmt.Errorf("decoder panicked: %v", p), "The %s image cannot be decoded.", f.name)
-		}
-	}()
-
-	img, err = f.decode(b)
+// decode decodes a picture that was measured.
+func decode(f format, b []byte) (image.Image, error) {
+	img, err := f.decode(b)
 	if err != nil {
 		return nil, fault.Wrap(fault.BadImage, err, "The %s image cannot be decoded: %s.", f.name, reason(err))
 	}

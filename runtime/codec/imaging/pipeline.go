@@ -3,6 +3,7 @@ package imaging
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"image"
 	"math"
 
@@ -100,11 +101,17 @@ func (p *Pipeline) layoutShape() []int64 {
 func (p *Pipeline) Shape() []int64 { return p.shape }
 
 // Append decodes one picture and appends its row to dst.
-func (p *Pipeline) Append(ctx context.Context, dst, picture []byte) ([]byte, error) {
+func (p *Pipeline) Append(ctx context.Context, dst, picture []byte) (out []byte, err error) {
 	f, err := sniff(picture)
 	if err != nil {
 		return dst, err
 	}
+
+	defer func() { // the decoders read hostile bytes; one that trips must not take the worker along
+		if v := recover(); v != nil {
+			out, err = dst, fault.Wrap(fault.BadImage, fmt.Errorf("decoder panicked: %v", v), "The %s image cannot be decoded.", f.name)
+		}
+	}()
 
 	cfg, err := measure(f, picture, p.maxPixels)
 	if err != nil {

@@ -16,6 +16,7 @@ type source struct {
 	alpha    bool // some pixel is not opaque
 	back     float64
 	raw      []float64 // one row of R, G, B, A
+	colors   []float64 // of a palette, likewise
 }
 
 func newSource(img image.Image, orient, channels int, background string) *source {
@@ -138,6 +139,20 @@ func (s *source) fill(y int) {
 		s.bytes(m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
 	case *image.YCbCr:
 		s.ycbcr(m, y)
+	case *image.NYCbCrA:
+		s.ycbcr(&m.YCbCr, y)
+
+		for x, a := range m.A[m.AOffset(b.Min.X, b.Min.Y+y):][:s.w] {
+			s.raw[4*x+3] = float64(a)
+		}
+	case *image.Gray16:
+		s.gray16(m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
+	case *image.NRGBA64:
+		s.words(m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
+	case *image.RGBA64: // opaque, as RGBA
+		s.words(m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
+	case *image.Paletted:
+		s.paletted(m, m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])
 	default:
 		for x := range s.w {
 			s.pixel(b.Min.X+x, b.Min.Y+y, s.raw[4*x:])
@@ -171,6 +186,40 @@ func (s *source) ycbcr(m *image.YCbCr, y int) {
 func (s *source) bytes(pix []byte) {
 	for i, v := range pix[:4*s.w] {
 		s.raw[i] = float64(v)
+	}
+}
+
+const wide = 257.0 // a 16-bit sample of it is one of 8 bits
+
+// gray16 reads a row of big-endian samples.
+func (s *source) gray16(pix []byte) {
+	for x := range s.w {
+		v := float64(uint16(pix[2*x])<<8|uint16(pix[2*x+1])) / wide
+		p := s.raw[4*x : 4*x+4 : 4*x+4]
+		p[0], p[1], p[2], p[3] = v, v, v, channelMax
+	}
+}
+
+func (s *source) words(pix []byte) {
+	pix = pix[:8*s.w]
+	for i := range s.raw[:4*s.w] {
+		s.raw[i] = float64(uint16(pix[2*i])<<8|uint16(pix[2*i+1])) / wide
+	}
+}
+
+// paletted looks colours up; an index beyond the palette counts as its last colour.
+func (s *source) paletted(m *image.Paletted, pix []byte) {
+	if len(s.colors) == 0 {
+		s.colors = make([]float64, 4*len(m.Palette))
+		for i, c := range m.Palette {
+			s.convert(c, s.colors[4*i:])
+		}
+	}
+
+	last := len(m.Palette) - 1
+	for x, i := range pix[:s.w] {
+		k := min(int(i), last)
+		copy(s.raw[4*x:4*x+4], s.colors[4*k:4*k+4])
 	}
 }
 
@@ -210,8 +259,6 @@ func (s *source) turned(y int) {
 
 // pixel reads one stored pixel, not premultiplied.
 func (s *source) pixel(x, y int, dst []float64) {
-	const wide = 257.0
-
 	dst = dst[:4]
 
 	switch m := s.img.(type) {
@@ -219,24 +266,9 @@ func (s *source) pixel(x, y int, dst []float64) {
 		yi, ci := m.YOffset(x, y), m.COffset(x, y)
 		r, g, b := color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
 		set(dst, r, g, b, 255)
-	case *image.NYCbCrA:
-		yi, ci := m.YOffset(x, y), m.COffset(x, y)
-		r, g, b := color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
-		set(dst, r, g, b, m.A[m.AOffset(x, y)])
 	case *image.Gray:
 		v := m.GrayAt(x, y).Y
 		set(dst, v, v, v, 255)
-	case *image.Gray16:
-		v := float64(m.Gray16At(x, y).Y) / wide
-		dst[0], dst[1], dst[2], dst[3] = v, v, v, channelMax
-	case *image.NRGBA64:
-		c := m.NRGBA64At(x, y)
-		dst[0], dst[1], dst[2], dst[3] = float64(c.R)/wide, float64(c.G)/wide, float64(c.B)/wide, float64(c.A)/wide
-	case *image.RGBA64: // opaque, as RGBA
-		c := m.RGBA64At(x, y)
-		dst[0], dst[1], dst[2], dst[3] = float64(c.R)/wide, float64(c.G)/wide, float64(c.B)/wide, float64(c.A)/wide
-	case *image.Paletted:
-		s.convert(m.Palette[min(int(m.ColorIndexAt(x, y)), len(m.Palette)-1)], dst)
 	case *image.CMYK:
 		c := m.CMYKAt(x, y)
 		r, g, b := color.CMYKToRGB(c.C, c.M, c.Y, c.K)
@@ -247,8 +279,6 @@ func (s *source) pixel(x, y int, dst []float64) {
 }
 
 func (s *source) convert(c color.Color, dst []float64) {
-	const wide = 257.0
-
 	switch c := c.(type) {
 	case color.NRGBA:
 		set(dst, c.R, c.G, c.B, c.A)
