@@ -289,11 +289,7 @@ func TestBrokenModelFailsAlone(t *testing.T) {
 	service := s.deploy("digits", good, 1, nil)
 	s.waitStatus(service, "running", 30*time.Second)
 
-	dir := t.TempDir()
-	os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("this is not a model"), 0o600)
-	os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type":"ONNX","model_algorithm":"broken"}`), 0o600)
-
-	bad, status := s.model("broken", "1.0.0", dir)
+	bad, status := s.model("broken", "1.0.0", brokenPackage(t))
 	if status == "published" {
 		id := s.deploy("broken", bad, 1, nil)
 		got := s.waitStatus(id, "failed", 30*time.Second)
@@ -311,4 +307,20 @@ func TestBrokenModelFailsAlone(t *testing.T) {
 	if label, err := s.predictDigit(s.Edge, service, 3); err != nil || label != "3" {
 		t.Errorf("the good service: %q, %v", label, err)
 	}
+}
+
+// brokenPackage is a package whose model.onnx is no model.
+func brokenPackage(t *testing.T) string {
+	t.Helper()
+
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"model.onnx": "this is not a model", "config.json": `{"model_type":"ONNX","model_algorithm":"broken"}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	return dir
 }
