@@ -29,8 +29,10 @@ func TestDocumentationListsEveryOperation(t *testing.T) {
 	served = slices.DeleteFunc(served, func(s string) bool { return strings.HasSuffix(s, "/{app_id}/exists") })
 	served = append(served, http.MethodGet+" /v1/{project_id}/app-auth/apps/{app_name}/exists")
 
-	var told []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]+)` \\|").FindAllStringSubmatch(string(text), -1)
+	told := make([]string, 0, len(rows))
+
+	for _, m := range rows {
 		told = append(told, m[1])
 	}
 

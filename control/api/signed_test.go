@@ -45,7 +45,7 @@ func TestSignedRequests(t *testing.T) {
 		resp, err := http.DefaultClient.Do(req)
 		must(t, err)
 
-		defer resp.Body.Close() //nolint:errcheck // read only
+		defer resp.Body.Close()
 
 		data, err := io.ReadAll(resp.Body)
 		must(t, err)
