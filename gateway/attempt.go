@@ -26,6 +26,8 @@ type Attempt struct {
 	Length int64
 	// Deadline of this attempt.
 	Deadline time.Time
+	// StreamIdle is how long a streamed answer may pause; 0: the forwarder's own bound.
+	StreamIdle time.Duration
 	// Pure: the engine may run a request twice.
 	Pure bool
 	// Done must be called exactly once when a streamed answer is over.

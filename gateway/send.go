@@ -129,7 +129,7 @@ func (w *walk) picked(v *router.Version) {
 	a.Pure = v.Pure
 	a.model, a.instance, a.rule = v.LabelBytes(), e.IDBytes(), w.decision.RuleBytes()
 
-	a.Path = w.path(v)
+	a.Path, a.StreamIdle = w.path(v), w.service.StreamIdle
 
 	a.Deadline = w.deadline
 	if w.service.PerTry > 0 {

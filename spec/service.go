@@ -160,6 +160,8 @@ type Limits struct {
 	Concurrency       int     `json:"concurrency,omitempty"`
 	BodyBytes         int64   `json:"body_bytes,omitempty"`
 	TimeoutSeconds    float64 `json:"timeout_seconds,omitempty"`
+	// StreamIdleSeconds is how long a streamed answer may pause. A stream has no bound in all.
+	StreamIdleSeconds float64 `json:"stream_idle_seconds,omitempty"`
 }
 
 // InstanceState is the life of one engine process or pod.

@@ -39,6 +39,7 @@ func (p *Policy) validate(m *mistakes, entries []Entry) {
 	within(m, "limits.concurrency", float64(p.Limits.Concurrency), maxRate)
 	within(m, "limits.body_bytes", float64(p.Limits.BodyBytes), maxBytes)
 	within(m, "limits.timeout_seconds", p.Limits.TimeoutSeconds, maxPolicySeconds)
+	within(m, "limits.stream_idle_seconds", p.Limits.StreamIdleSeconds, maxPolicySeconds)
 }
 
 // within wants 0 <= v <= most; it refuses NaN too.

@@ -204,7 +204,7 @@ func checkRoute(in *spec.Route) error {
 	}
 
 	l := in.Policy.Limits
-	if l.RequestsPerSecond < 0 || l.Burst < 0 || l.Concurrency < 0 || l.BodyBytes < 0 || l.TimeoutSeconds < 0 ||
+	if l.RequestsPerSecond < 0 || l.Burst < 0 || l.Concurrency < 0 || l.BodyBytes < 0 || l.TimeoutSeconds < 0 || l.StreamIdleSeconds < 0 ||
 		in.Policy.Retry.Attempts < 0 || in.Policy.Retry.PerTryTimeoutSeconds < 0 {
 		errs = append(errs, fmt.Errorf("service %s: a limit is negative", in.ServiceID))
 	}
@@ -247,6 +247,8 @@ func (c *Compiler) service(in *spec.Route) *Service {
 	if in.Policy.Limits.TimeoutSeconds > 0 {
 		s.Timeout = min(seconds(in.Policy.Limits.TimeoutSeconds), MaxTimeout)
 	}
+
+	s.StreamIdle = min(seconds(in.Policy.Limits.StreamIdleSeconds), MaxTimeout)
 
 	if in.Policy.Retry.Attempts > 0 {
 		s.Attempts = min(in.Policy.Retry.Attempts, MaxAttempts)

@@ -41,8 +41,10 @@ type Service struct {
 	// BodyLimit in bytes; Timeout in all, PerTry for one attempt (0: none of its own).
 	BodyLimit       int64
 	Timeout, PerTry time.Duration
-	Attempts        int
-	state           *state
+	// StreamIdle is how long a streamed answer may pause; 0: what the forwarder allows.
+	StreamIdle time.Duration
+	Attempts   int
+	state      *state
 }
 
 // MarkAble remembers that the service was able to serve at the time of now.

@@ -59,6 +59,7 @@ func TestAnswers(t *testing.T) {
 		{"NUL", "HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 3\r\n\r\nabc", 0, "", false, false},
 		{"switching", "HTTP/1.1 101 Switching Protocols\r\n\r\n", 0, "", false, false},
 		{"another version", "HTTP/2.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 0, "", false, false},
+		{"status beyond 599", "HTTP/1.1 600 What\r\nContent-Length: 3\r\n\r\nabc", 0, "", false, false},
 		{"no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n", 0, "", false, false},
 		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 70000), 0, "", false, false},
 		{"too many headers", "HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", 300) + "\r\n", 0, "", false, false},

@@ -128,6 +128,10 @@ func (x *conn) fill(ctx context.Context, deadline time.Time) error {
 		if err := x.nc.SetReadDeadline(x.slice(deadline)); err != nil {
 			return err //nolint:wrapcheck // classified by the caller
 		}
+		// The end of the client may have come before the deadline was set, which took its wake-up away.
+		if x.pollEvery == streamPoll && ctx.Err() != nil {
+			return errCanceled
+		}
 
 		n, err := x.nc.Read(x.rbuf[x.w:])
 		x.w += n

@@ -182,7 +182,7 @@ func (r *response) statusLine(b []byte) error {
 		r.status = r.status*10 + int(c-'0')
 	}
 
-	if r.status < 100 || b[12] != ' ' && b[12] != '\r' {
+	if r.status < 100 || r.status > 599 || b[12] != ' ' && b[12] != '\r' {
 		return errGarbage
 	}
 

@@ -20,6 +20,7 @@ type stream struct {
 	body  reader
 	done  func(int64, error)
 	stop  func() bool
+	idle  time.Duration // the longest pause
 	bytes int64
 	err   error // why there is no next piece; io.EOF at the proper end
 }
@@ -28,6 +29,9 @@ type stream struct {
 func (x *conn) startStream(c *gateway.Call, a *gateway.Attempt, res *gateway.Result) {
 	s := &x.stream
 	*s = stream{conn: x, call: c, body: reader{length: x.resp.length}, done: a.Done}
+	if s.idle = a.StreamIdle; s.idle <= 0 {
+		s.idle = x.host.client.cfg.StreamIdle
+	}
 	// Polling as often as for a short request would cost too much on a stream that pauses.
 	x.pollEvery = streamPoll
 	s.stop = context.AfterFunc(c.Context, func() { _ = x.nc.SetReadDeadline(time.Unix(1, 0)) })
@@ -53,7 +57,7 @@ func (s *stream) next() ([]byte, error) {
 	}
 
 	x := s.conn
-	idle := time.Now().Add(x.host.client.cfg.StreamIdle)
+	idle := time.Now().Add(s.idle)
 
 	piece, err := s.body.next(s.call.Context, x, idle)
 	s.bytes += int64(len(piece))
