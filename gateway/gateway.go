@@ -126,6 +126,10 @@ func (w *walk) run() error {
 
 	c.Record.Admitted = time.Since(c.Start)
 
+	if w.asksForRoute() {
+		return w.explain()
+	}
+
 	return w.send()
 }
 

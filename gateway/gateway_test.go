@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -308,5 +309,61 @@ func TestConfigReportsMistakes(t *testing.T) {
 		if _, err := gateway.New(cfg, gateway.Parts{}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+func TestExplainRouteIsNotSentOn(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, options{})
+	s := service("svc", version("a", 90, spec.EngineONNX, "a1", "a2"), version("b", 10, spec.EngineONNX))
+	s.Policy.Traffic.Rules = []spec.Rule{{Name: "gray", ModelID: "id-b", Match: spec.Match{Query: &spec.NameValue{Name: "v"}}}}
+	public := service("public", version("a", 100, spec.EngineONNX, "p1"))
+	public.Policy.AuthTypes = []spec.AuthType{spec.AuthNone}
+	w.use(s, public)
+
+	ask := [2]string{"X-Sluice-Explain", "route"}
+
+	var got struct {
+		Principal, Reason, Rule, Version, Path string
+		Revision                               int64
+		Steps                                  []string
+		Versions                               []struct {
+			Share     float64
+			Able      bool
+			Balancer  string
+			Instances []pool.State
+		}
+	}
+
+	out := w.do("/v1/infers/svc/predict", nil, alice, ask)
+	if err := json.Unmarshal(out.Body, &got); err != nil || out.Status != 200 {
+		t.Fatalf("got %d %s", out.Status, out.Body)
+	}
+
+	if got.Reason != "weight" || got.Principal != "user:alice" || got.Path != "/predict" || got.Revision != 1 || len(got.Versions) != 2 ||
+		got.Versions[0].Share != 100 || got.Versions[1].Able || len(got.Versions[0].Instances) != 2 || got.Versions[0].Instances[0].Status != "ready" {
+		t.Errorf("got %+v", got)
+	}
+
+	out = w.do("/v1/infers/svc?v=1", nil, alice, ask)
+	if err := json.Unmarshal(out.Body, &got); err != nil || got.Reason != "rule" || got.Rule != "gray" || got.Version != "b/1" {
+		t.Errorf("got %s", out.Body)
+	}
+
+	if len(w.engine.attempts) != 0 {
+		t.Error("the request was sent on")
+	}
+
+	if out := w.do("/v1/infers/public", nil, ask); out.Status != 401 {
+		t.Errorf("a stranger got %d %s", out.Status, out.Body)
+	}
+
+	if out := w.do("/v1/infers/svc", nil, ask, [2]string{"X-Auth-Token", "nobody"}); out.Status != 403 {
+		t.Errorf("a caller without rights got %d", out.Status)
+	}
+	// Any other value travels to the engine.
+	if out := w.do("/v1/infers/svc", nil, alice, [2]string{"X-Sluice-Explain", "1"}); string(out.Body) != "answer" {
+		t.Errorf("got %s", out.Body)
 	}
 }

@@ -1,6 +1,10 @@
 package router
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sluice-gateway/sluice/router/pool"
+)
 
 // Explanation tells where a request would go, and why, without sending it.
 type Explanation struct {
@@ -14,12 +18,13 @@ type Explanation struct {
 
 // VersionState is a version as the decision sees it.
 type VersionState struct {
-	Version   string  `json:"version"`
-	ModelID   string  `json:"model_id"`
-	Weight    int     `json:"weight"`
-	Share     float64 `json:"share"` // percent of requests that weights send here now
-	Instances int     `json:"instances"`
-	Able      bool    `json:"able"`
+	Version   string       `json:"version"`
+	ModelID   string       `json:"model_id"`
+	Weight    int          `json:"weight"`
+	Share     float64      `json:"share"` // percent of requests that weights send here now
+	Able      bool         `json:"able"`
+	Balancer  string       `json:"balancer"`
+	Instances []pool.State `json:"instances"`
 }
 
 // Explain answers "why would this request go there?". It does not use up a turn of the
@@ -30,7 +35,7 @@ func (r *Route) Explain(q *Request) Explanation {
 
 	for i := range r.versions {
 		v := &r.versions[i]
-		s := VersionState{Version: v.Label, ModelID: v.ModelID, Weight: v.Weight, Instances: len(v.Pool.Endpoints()), Able: v.Pool.Ready()}
+		s := VersionState{Version: v.Label, ModelID: v.ModelID, Weight: v.Weight, Able: v.Pool.Ready(), Balancer: v.Pool.Picker().String(), Instances: v.Pool.States()}
 
 		if s.Able {
 			able += v.Weight

@@ -86,6 +86,15 @@ func (p *platform) management(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("PUT /v1/p1/services/s1", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
 	mux.HandleFunc("DELETE /v1/p1/services/s1", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
+	mux.HandleFunc("GET /v1/infers/s1/predict", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Sluice-Explain") != "route" || r.Header.Get("X-Gray") != "yes" || r.Header.Get("Cookie") != "a=1; b=2" || r.URL.RawQuery != "user=7" {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+
+		fmt.Fprint(w, `{"reason":"rule","rule":"gray","version":"digits/2.0.0","steps":["rule \"gray\" matches: version digits/2.0.0"],
+			"versions":[{"version":"digits/1.0.0","weight":90,"share":90.5,"balancer":"P2C","instances":[{"status":"ready"},{"status":"ejected"},{"status":"ready"}]},
+			{"version":"digits/2.0.0","weight":10,"share":0,"balancer":"P2C","instances":[]}]}`)
+	})
 	mux.HandleFunc("POST /v1/infers/s1", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Sluice-Model", "digits/1.0.0")
 		fmt.Fprint(w, `{"predicted_label":"7"}`)
@@ -236,6 +245,36 @@ func TestPredictSendsFilesAndJSON(t *testing.T) {
 
 	if _, _, err := run(t, p, "service", "predict", "digits", "--json", `{"a":1}`); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestExplainShowsTheWay(t *testing.T) {
+	t.Parallel()
+
+	p := newPlatform(t)
+	ask := []string{
+		"service", "explain", "digits", "--path", "predict", "--header", "X-Gray: yes", "--cookie", "a=1", "--cookie", "b=2", "--query", "user=7",
+	}
+
+	out, _, err := run(t, p, ask...)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, want := range []string{"- rule \"gray\" matches", "=> version digits/2.0.0 (by rule)", "90.500", "2 ready, 1 ejected"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+
+	if out, _, err := run(t, p, append(ask, "-o", "json")...); err != nil || !strings.Contains(out, `"rule": "gray"`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+
+	for _, bad := range [][]string{{"--header", "nothing"}, {"--query", "=x"}, {"--cookie", "x"}} {
+		if _, _, err := run(t, p, append([]string{"service", "explain", "digits"}, bad...)...); err == nil || !strings.Contains(err.Error(), bad[0]) {
+			t.Errorf("%v: %v", bad, err)
+		}
 	}
 }
 

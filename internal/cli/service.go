@@ -20,7 +20,7 @@ func serviceCommand() *cobra.Command {
 	b.flags(cmd)
 	cmd.AddCommand(
 		serviceCreate(b), serviceList(b), serviceGet(b), serviceSet(b, "start", "running"), serviceSet(b, "stop", "stopped"),
-		serviceDelete(b), serviceEvents(b), serviceWatch(b), servicePredict(b),
+		serviceDelete(b), serviceEvents(b), serviceWatch(b), servicePredict(b), serviceExplain(b),
 	)
 
 	return cmd

@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -305,6 +306,32 @@ func TestDrainingInstanceIsLeftWithoutBlame(t *testing.T) {
 
 	if p.Ready() {
 		t.Error("ready with every instance draining")
+	}
+}
+
+func TestStatesTellWhyAnInstanceIsNotUsed(t *testing.T) {
+	t.Parallel()
+
+	p := newPool(t, pool.Config{}, pool.RoundRobin, ids(6)...)
+	p.Endpoints()[1].Drain()
+	use(t, p, 60, func(id string) pool.Outcome {
+		switch id {
+		case "i2":
+			return pool.EngineError
+		case "i3":
+			return pool.Broken
+		default:
+			return pool.OK
+		}
+	})
+
+	var got []string
+	for _, s := range p.States() {
+		got = append(got, s.Status)
+	}
+
+	if want := "ready draining ejected ejected ready ready"; strings.Join(got, " ") != want {
+		t.Errorf("got %v", got)
 	}
 }
 
