@@ -276,7 +276,9 @@ func (r *runner) row(row measure.Row) {
 		r.plan.OnRow(row)
 	}
 
-	if row.Requests > 0 {
+	// Seconds that are measured in part only would not agree with the others.
+	begin := time.Duration(row.Second) * time.Second
+	if begin >= r.plan.Warmup && begin+time.Second <= r.collector.End() {
 		r.stability.add(row)
 	}
 

@@ -14,7 +14,7 @@ type Loop struct{}
 
 // New fails.
 func New(Config, *Shared, Source, *measure.Worker) (*Loop, error) {
-	return nil, errors.New("load can be generated on Linux only")
+	return nil, errSystem
 }
 
 // Prepare does nothing.
@@ -28,3 +28,13 @@ func (*Loop) Stats() Stats { return Stats{} }
 
 // Close does nothing.
 func (*Loop) Close() {}
+
+var errSystem = errors.New("load can be generated on Linux only")
+
+// Try fails.
+func Try(context.Context, *Endpoint) error { return errSystem }
+
+// Once fails.
+func Once(context.Context, *Endpoint, []byte, bool) (status int, body []byte, err error) {
+	return 0, nil, errSystem
+}
