@@ -174,10 +174,8 @@ func (v *Version) Declares(method, path []byte) (d Declaration, allow string) {
 			continue
 		}
 
-		for _, m := range a.methods {
-			if string(method) == m {
-				return Declared, ""
-			}
+		if slices.Contains(a.methods, string(method)) {
+			return Declared, ""
 		}
 
 		allow = join(allow, a.declared)

@@ -12,9 +12,15 @@ func TestDeclaredAPIs(t *testing.T) {
 	t.Parallel()
 
 	flask := []spec.API{
-		{URL: "/", Method: "POST"}, {URL: "/greet", Method: "post"}, {URL: "/goodbye", Method: "GET"},
-		{URL: "/chat", Method: "POST", Protocol: "ws"}, {URL: "/v2/*", Method: "POST"}, {URL: "/v2/*", Method: "GET"},
-		{URL: "/items/{id}/parts", Method: "GET"}, {URL: "/blob/{id}/*", Method: "PUT"}, {URL: "/grüße", Method: "POST"},
+		{URL: "/", Method: "POST"},
+		{URL: "/greet", Method: "post"},
+		{URL: "/goodbye", Method: "GET"},
+		{URL: "/chat", Method: "POST", Protocol: "ws"},
+		{URL: "/v2/*", Method: "POST"},
+		{URL: "/v2/*", Method: "GET"},
+		{URL: "/items/{id}/parts", Method: "GET"},
+		{URL: "/blob/{id}/*", Method: "PUT"},
+		{URL: "/grüße", Method: "POST"},
 	}
 
 	for _, tc := range []struct {

@@ -2,7 +2,6 @@ package pool_test
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -325,13 +324,11 @@ func TestStatesTellWhyAnInstanceIsNotUsed(t *testing.T) {
 		}
 	})
 
-	var got []string
-	for _, s := range p.States() {
-		got = append(got, s.Status)
-	}
-
-	if want := "ready draining ejected ejected ready ready"; strings.Join(got, " ") != want {
-		t.Errorf("got %v", got)
+	want := []string{"ready", "draining", "ejected", "ejected", "ready", "ready"}
+	for i, s := range p.States() {
+		if s.Status != want[i] {
+			t.Errorf("%s is %s, want %s", s.ID, s.Status, want[i])
+		}
 	}
 }
 
