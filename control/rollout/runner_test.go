@@ -3,6 +3,8 @@ package rollout_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -390,5 +392,70 @@ func TestInstanceThatHangsIsReplaced(t *testing.T) {
 
 	if err := syscall.Kill(list[0].PID, 0); err == nil {
 		t.Error("the process that hung is still there")
+	}
+}
+
+func TestExternalEngineIsProbedAndReplacedByNobodyElse(t *testing.T) {
+	t.Parallel()
+
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	first, second := httptest.NewServer(handler), httptest.NewServer(handler)
+
+	t.Cleanup(first.Close)
+	t.Cleanup(second.Close)
+
+	st := storetest.New(t)
+	model := spec.Model{ID: "m", Name: "m", Version: "1.0.0", Config: spec.PackageConfig{
+		ModelType: "External", Endpoints: []spec.Endpoint{{URL: first.URL, Weight: 3}, {URL: second.URL}},
+		Health: &spec.Health{URL: "/", PeriodSeconds: 1, FailureThreshold: 1},
+	}}
+
+	if err := st.Models.Create(t.Context(), "m", model); err != nil {
+		t.Fatal(err)
+	}
+
+	addService(t, st, "s", entry("m", 1)) // the endpoints count, not this
+	c := startControl(t, st)
+
+	list := await(t, st, "s", "attached", running(2))
+	if e := list[0].Endpoint; e == nil || e.URL != first.URL || e.Weight != 3 || "http://"+list[0].Address != first.URL {
+		t.Errorf("instance %+v, endpoint %+v", list[0], e)
+	}
+
+	second.CloseClientConnections()
+	second.Close()
+	await(t, st, "s", "one away", func(state spec.ServiceState, now []spec.Instance) bool {
+		return state.Status == spec.ServiceConcerning && readyCount(now) == 1
+	})
+
+	if n := c.launcher.Count(); n != 0 {
+		t.Errorf("%d processes", n)
+	}
+
+	update(t, st, func(s *spec.Service) { s.Stopped = true })
+	await(t, st, "s", "stopped", func(state spec.ServiceState, now []spec.Instance) bool {
+		return state.Status == spec.ServiceStopped && len(now) == 0
+	})
+}
+
+func TestServiceWhoseDocumentVanishesLeavesNothing(t *testing.T) {
+	t.Parallel()
+
+	st := storetest.New(t)
+	addModel(t, st, "m", "")
+	addService(t, st, "s", entry("m", 1))
+	c := startControl(t, st)
+	await(t, st, "s", "deployed", running(1))
+
+	if err := st.Services.Delete(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+
+	await(t, st, "s", "gone", func(state spec.ServiceState, now []spec.Instance) bool {
+		return state.ServiceID == "" && len(now) == 0
+	})
+
+	if n := c.launcher.Count(); n != 0 {
+		t.Errorf("%d processes", n)
 	}
 }
