@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/launch"
 	"github.com/sluice-gateway/sluice/control/publish"
 	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/rollout/runner"
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge"
 	"github.com/sluice-gateway/sluice/gateway/limit"
@@ -122,7 +123,7 @@ func (b *builder) workers() error {
 	prober := health.New()
 	b.closers = append(b.closers, prober.Close)
 
-	b.runner, err = rollout.New(rollout.Config{
+	b.runner, err = runner.New(runner.Config{
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
 		Node:   b.node,
 		Hooks:  b.rolloutHooks(),
@@ -154,7 +155,7 @@ func (b *builder) publishing() error {
 }
 
 // rolloutHooks count what the rollout tells, and pass on what others must know of it.
-func (b *builder) rolloutHooks() rollout.Hooks {
+func (b *builder) rolloutHooks() runner.Hooks {
 	h := controltel.Rollout(b.registry, func() (map[spec.ServiceStatus]int, map[spec.InstanceState]int) {
 		return b.runner.Counts()
 	})
@@ -348,7 +349,7 @@ func (b *builder) lead(ctx context.Context) error {
 		return b.runner.Run(ctx) //nolint:wrapcheck // it says what it did
 	}
 
-	e := rollout.Election{
+	e := runner.Election{
 		Key: b.store.Prefix() + "leader/rollout", ID: b.node + "-" + strconv.Itoa(os.Getpid()),
 		Replaced: func(leader string) {
 			b.log.Warn("another control process leads now; draining the instances of this one", slog.String("leader", leader))

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/control/launch"
 	"github.com/sluice-gateway/sluice/control/publish"
-	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/rollout/runner"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/gateway/edge"
 	"github.com/sluice-gateway/sluice/gateway/plan"
@@ -48,7 +48,7 @@ type system struct {
 	control   *controlPlane
 	publisher *publish.Publisher
 	launcher  *launch.Local
-	runner    *rollout.Runner
+	runner    *runner.Runner
 	follower  *plan.Follower
 	edge      *edge.Edge
 	ops       *telemetry.Ops

@@ -124,8 +124,8 @@ func (p placement) find(template string) (lane int, fresh bool) {
 	return -1, false
 }
 
-// entryOf finds the entry that a template was taken from.
-func entryOf(state *spec.ServiceState, template string) *spec.Entry {
+// EntryOf finds the entry that a template was taken from.
+func EntryOf(state *spec.ServiceState, template string) *spec.Entry {
 	for _, list := range append([][]spec.Entry{state.Target, state.Active}, state.Superseded...) {
 		for i := range list {
 			if Template(&list[i]) == template {
@@ -138,7 +138,7 @@ func entryOf(state *spec.ServiceState, template string) *spec.Entry {
 }
 
 func (s *step) deployTimeout(template string) time.Duration {
-	if e := entryOf(s.state, template); e != nil && e.DeployTimeoutSeconds > 0 {
+	if e := EntryOf(s.state, template); e != nil && e.DeployTimeoutSeconds > 0 {
 		return time.Duration(e.DeployTimeoutSeconds) * time.Second
 	}
 
@@ -146,7 +146,7 @@ func (s *step) deployTimeout(template string) time.Duration {
 }
 
 func (s *step) grace(template string) time.Duration {
-	if e := entryOf(s.state, template); e != nil && e.TerminationGraceSeconds > 0 {
+	if e := EntryOf(s.state, template); e != nil && e.TerminationGraceSeconds > 0 {
 		return time.Duration(e.TerminationGraceSeconds) * time.Second
 	}
 

@@ -24,7 +24,8 @@ type Policy struct {
 	Grace time.Duration // 90 s
 }
 
-func (p Policy) withDefaults() Policy {
+// WithDefaults fills the fields that are zero.
+func (p Policy) WithDefaults() Policy {
 	set := func(d *time.Duration, v time.Duration) {
 		if *d <= 0 {
 			*d = v
@@ -112,7 +113,7 @@ type Result struct {
 // Step computes what follows from in.
 func Step(policy Policy, in Input) Result {
 	s := &step{
-		Input: in, policy: policy.withDefaults(), now: in.Now.UnixMilli(),
+		Input: in, policy: policy.WithDefaults(), now: in.Now.UnixMilli(),
 		result: Result{State: cloneState(in.State)},
 	}
 	s.Instances = slices.Clone(in.Instances)

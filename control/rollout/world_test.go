@@ -11,6 +11,10 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
+func entry(model string, n int) spec.Entry {
+	return spec.Entry{ModelID: model, ModelName: model, ModelVersion: "1.0.0", Weight: 100, InstanceCount: n, MaxSurge: 1}
+}
+
 // world is a service with everything around it, in virtual time. Its processes do what
 // they are told and nothing else.
 type world struct {

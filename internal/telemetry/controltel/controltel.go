@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/rollout/runner"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -15,7 +15,7 @@ import (
 type Counts func() (map[spec.ServiceStatus]int, map[spec.InstanceState]int)
 
 // Rollout returns hooks that count steps and events. counts is asked at each scrape.
-func Rollout(reg prometheus.Registerer, counts Counts) rollout.Hooks {
+func Rollout(reg prometheus.Registerer, counts Counts) runner.Hooks {
 	steps := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sluice_rollout_steps_total", Help: "Decisions about services that were written, or could not be.",
 	}, []string{"result"})
@@ -35,7 +35,7 @@ func Rollout(reg prometheus.Registerer, counts Counts) rollout.Hooks {
 	written, failed := steps.WithLabelValues("written"), steps.WithLabelValues("failed")
 	normal, abnormal := events.WithLabelValues("normal"), events.WithLabelValues("abnormal")
 
-	return rollout.Hooks{
+	return runner.Hooks{
 		Step: func(_ string, d time.Duration, err error) {
 			took.Observe(d.Seconds())
 

@@ -20,7 +20,10 @@ func TestControlReportsCounts(t *testing.T) {
 
 	reg := prometheus.NewPedanticRegistry()
 	hooks := controltel.Rollout(reg, func() (map[spec.ServiceStatus]int, map[spec.InstanceState]int) {
-		return map[spec.ServiceStatus]int{spec.ServiceRunning: 2}, map[spec.InstanceState]int{spec.InstanceReady: 5}
+		services, instances := map[spec.ServiceStatus]int{}, map[spec.InstanceState]int{}
+		services[spec.ServiceRunning], instances[spec.InstanceReady] = 2, 5
+
+		return services, instances
 	})
 	published := controltel.Publish(reg)
 

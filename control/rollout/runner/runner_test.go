@@ -1,4 +1,4 @@
-package rollout_test
+package runner_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/health"
 	"github.com/sluice-gateway/sluice/control/launch"
 	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/rollout/runner"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/store/storetest"
 	"github.com/sluice-gateway/sluice/spec"
@@ -28,7 +29,7 @@ type control struct {
 	t        *testing.T
 	store    *store.Store
 	launcher *launch.Local
-	runner   *rollout.Runner
+	runner   *runner.Runner
 	cancel   context.CancelFunc
 	done     chan error
 }
@@ -45,13 +46,13 @@ func newControl(t *testing.T, st *store.Store, node string) *control {
 	}
 
 	prober := health.New()
-	cfg := rollout.Config{
+	cfg := runner.Config{
 		Node:       node,
 		DrainDelay: time.Millisecond,
 		Policy:     rollout.Policy{MinBackoff: 10 * time.Millisecond, MaxBackoff: time.Second},
 	}
 
-	r, err := rollout.New(cfg, st, l, prober, log)
+	r, err := runner.New(cfg, st, l, prober, log)
 	if err != nil {
 		t.Fatal(err)
 	}

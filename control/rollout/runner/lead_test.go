@@ -1,4 +1,4 @@
-package rollout_test
+package runner_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/control/rollout/runner"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/store/storetest"
 	"github.com/sluice-gateway/sluice/spec"
@@ -34,7 +34,7 @@ func startMember(t *testing.T, st *store.Store, id string) *member {
 		control: newControl(t, st, id), replaced: make(chan string, 9), leads: make(chan struct{}, 9),
 		ended: make(chan error, 1), leave: cancel,
 	}
-	e := rollout.Election{ID: id, TTL: 2 * time.Second, Replaced: func(leader string) {
+	e := runner.Election{ID: id, TTL: 2 * time.Second, Replaced: func(leader string) {
 		m.runner.Release()
 		m.replaced <- leader
 	}}
@@ -147,7 +147,7 @@ func TestErrorOfTheLeaderEndsLead(t *testing.T) {
 	st := storetest.New(t)
 	boom := errors.New("boom")
 
-	err := rollout.Election{ID: "a"}.Lead(t.Context(), st.Client(), slog.New(slog.DiscardHandler),
+	err := runner.Election{ID: "a"}.Lead(t.Context(), st.Client(), slog.New(slog.DiscardHandler),
 		func(context.Context) error { return boom })
 	if !errors.Is(err, boom) {
 		t.Errorf("err = %v", err)

@@ -1,4 +1,4 @@
-package rollout
+package runner
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/control/health"
 	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/control/rollout"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -37,7 +38,7 @@ type Hooks struct {
 
 // Config of a Runner.
 type Config struct {
-	Policy Policy
+	Policy rollout.Policy
 	// Node names this machine in the records of its instances. Default: the host name.
 	Node string
 	// DrainDelay is the time between announcing that an instance drains and telling it,
@@ -48,7 +49,7 @@ type Config struct {
 	Hooks   Hooks
 }
 
-// Runner makes instances what Step says they should be.
+// Runner makes instances what rollout.Step says they should be.
 type Runner struct {
 	cfg      Config
 	store    *store.Store
@@ -77,7 +78,7 @@ type service struct {
 
 // observed is an observation and what it depends on.
 type observed struct {
-	Observation
+	rollout.Observation
 
 	target    health.Target
 	stopProbe context.CancelFunc
@@ -103,7 +104,7 @@ func New(cfg Config, st *store.Store, l Launcher, p *health.Prober, log *slog.Lo
 		cfg.Workers = 4
 	}
 
-	cfg.Policy = cfg.Policy.withDefaults()
+	cfg.Policy = cfg.Policy.WithDefaults()
 
 	return &Runner{
 		cfg: cfg, store: st, launcher: l, prober: p, log: log, queue: newQueue(),

@@ -1,4 +1,4 @@
-package rollout
+package runner
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-gateway/sluice/control/rollout"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -29,7 +30,7 @@ func (r *Runner) step(ctx context.Context, id string) (changed bool, err error) 
 		return false, err
 	}
 
-	res := Step(r.cfg.Policy, in)
+	res := rollout.Step(r.cfg.Policy, in)
 
 	changed, err = r.write(ctx, id, before, in, &res)
 	if err != nil {
@@ -109,18 +110,18 @@ type previous struct {
 }
 
 // input collects what Step needs.
-func (r *Runner) input(id string) (Input, previous, bool) {
+func (r *Runner) input(id string) (rollout.Input, previous, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
 	s, ok := r.services[id]
 	if !ok {
-		return Input{}, previous{}, false
+		return rollout.Input{}, previous{}, false
 	}
 
-	in := Input{
+	in := rollout.Input{
 		Service: s.desired.Value, Models: map[string]*spec.Model{}, State: s.state.Value,
-		Observed: make(map[string]Observation, len(s.observed)), Node: r.cfg.Node, Now: time.Now(),
+		Observed: make(map[string]rollout.Observation, len(s.observed)), Node: r.cfg.Node, Now: time.Now(),
 	}
 	if !s.exists {
 		in.Service.ID, in.Service.Deleting = id, true
@@ -144,7 +145,7 @@ func (r *Runner) input(id string) (Input, previous, bool) {
 }
 
 // needModels reads models that the watch has not delivered yet.
-func (r *Runner) needModels(ctx context.Context, in *Input) error {
+func (r *Runner) needModels(ctx context.Context, in *rollout.Input) error {
 	for id, m := range in.Models {
 		if m != nil {
 			continue
@@ -169,7 +170,7 @@ func (r *Runner) needModels(ctx context.Context, in *Input) error {
 const maxOps = 100
 
 // write puts the outcome of a step into the store, if it changes anything.
-func (r *Runner) write(ctx context.Context, id string, before previous, in Input, res *Result) (bool, error) {
+func (r *Runner) write(ctx context.Context, id string, before previous, in rollout.Input, res *rollout.Result) (bool, error) {
 	if res.Forget {
 		return false, nil
 	}
@@ -227,7 +228,7 @@ func (r *Runner) write(ctx context.Context, id string, before previous, in Input
 }
 
 // rewrite is the change of the service document that a step asks for.
-func rewrite(item store.Item[spec.Service], in Input, res *Result) (store.Item[spec.Service], bool) {
+func rewrite(item store.Item[spec.Service], in rollout.Input, res *rollout.Result) (store.Item[spec.Service], bool) {
 	switch {
 	case res.Rollback != nil:
 		item.Value.Entries = res.Rollback

@@ -1,4 +1,4 @@
-package rollout_test
+package runner_test
 
 import (
 	"encoding/json"

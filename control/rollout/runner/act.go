@@ -1,4 +1,4 @@
-package rollout
+package runner
 
 import (
 	"context"
@@ -8,18 +8,19 @@ import (
 
 	"github.com/sluice-gateway/sluice/control/health"
 	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/control/rollout"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
 // act carries the actions of a step out. None of them blocks.
-func (r *Runner) act(id string, models map[string]*spec.Model, actions []Action) {
+func (r *Runner) act(id string, models map[string]*spec.Model, actions []rollout.Action) {
 	for _, a := range actions {
 		switch a.Kind {
-		case ActionStart:
+		case rollout.ActionStart:
 			r.start(id, models[a.Instance.ModelID], a.Instance)
-		case ActionDrain:
+		case rollout.ActionDrain:
 			r.drain(id, a.Instance.ID, a.Grace)
-		case ActionKill:
+		case rollout.ActionKill:
 			r.end(id, a.Instance.ID)
 		}
 	}
@@ -37,7 +38,7 @@ func (r *Runner) start(id string, m *spec.Model, inst spec.Instance) {
 	}
 
 	s.observed[inst.ID] = &observed{}
-	entry := entryOf(&s.state.Value, inst.Template)
+	entry := rollout.EntryOf(&s.state.Value, inst.Template)
 	r.mu.Unlock()
 
 	if m == nil || entry == nil {
