@@ -2,6 +2,7 @@ package runner_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // helperEnv makes the test binary play sluice-runtime.
@@ -45,7 +47,7 @@ func worker() int {
 	_ = json.NewEncoder(ready).Encode(map[string]any{"http": ln.Addr().String()})
 	_ = ready.Close()
 
-	exit := make(chan int, 1)
+	exit := make(chan int, 9)
 
 	go func() {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -54,7 +56,9 @@ func worker() int {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				_, _ = w.Write([]byte(`{"health":"false","state":"failed","reason":"model.onnx is no model"}`))
 
-				exit <- 3
+				fmt.Fprintln(os.Stderr, "model.onnx is no model")
+				// As the real worker: the reason can be read for a moment.
+				time.AfterFunc(100*time.Millisecond, func() { exit <- 3 })
 			case "slow":
 				w.WriteHeader(http.StatusServiceUnavailable)
 				_, _ = w.Write([]byte(`{"health":"false","state":"loading"}`))
