@@ -246,6 +246,10 @@ func (b *builder) gateway() error {
 // parts adds what runs, in this order, so that they stop in the other one: what feeds requests
 // outlives what takes them.
 func (b *builder) parts() error {
+	if b.embedded != nil {
+		b.group.Add("state", b.watchState)
+	}
+
 	if b.control != nil {
 		b.group.Add("identity", b.control.identity.Run)
 		b.group.Add("registry", b.control.registry.Run)
@@ -260,6 +264,20 @@ func (b *builder) parts() error {
 
 	if b.runner != nil {
 		b.group.Add("rollout", b.runRollout)
+	}
+
+	return nil
+}
+
+// watchState tells when the state cannot go on, such as on a full disk. Predictions need no state,
+// so they go on; nothing can be changed until a restart.
+func (b *builder) watchState(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case err := <-b.embedded.Failed():
+		b.log.Error("the state failed: predictions go on, nothing can be changed until a restart", slog.Any("error", err))
+		b.degraded.Store(new("the state failed: " + err.Error()))
+		<-ctx.Done()
 	}
 
 	return nil

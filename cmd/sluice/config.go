@@ -36,6 +36,7 @@ type settings struct {
 	// Admission and Routing are what holds for all services, or for those that say nothing else.
 	Admission admissionSettings `yaml:"admission"`
 	Routing   routingSettings   `yaml:"routing"`
+	Models    modelSettings     `yaml:"models"`
 	// Deploy lists services that are made at start unless a service of that name exists.
 	Deploy []deploySettings `yaml:"deploy"`
 }
@@ -105,6 +106,12 @@ type runtimeSettings struct {
 	DrainDelay config.Duration `yaml:"drain_delay"`
 	// Grace is how long a worker may take in all.
 	Grace config.Duration `yaml:"grace"`
+}
+
+// modelSettings is about publishing models.
+type modelSettings struct {
+	// SourceRoots are the directories that packages may come from; empty means any but the data directory.
+	SourceRoots []string `yaml:"source_roots"`
 }
 
 // deploySettings is a model and a service of it.

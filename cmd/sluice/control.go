@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/registry"
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/web"
+	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -50,7 +52,9 @@ func (b *builder) identity() error {
 
 	b.control = &controlPlane{
 		identity: id,
-		registry: registry.New(registry.Config{Hidden: []string{b.settings.DataDir}}, b.store, packages, b.log),
+		registry: registry.New(registry.Config{
+			Hidden: []string{b.settings.DataDir}, SourceRoots: b.settings.Models.SourceRoots,
+		}, b.store, packages, b.log),
 	}
 
 	return nil
@@ -62,7 +66,10 @@ func (c *controlPlane) listen(b *builder) error {
 		Store: b.store, Registry: c.registry, Ring: b.ring, Gate: c.identity,
 		Usage: usageByID{b.system}, Routes: c.identity.Routes(),
 	}
-	cfg := api.Config{EdgeURL: func() string { return b.edgeURL() }}
+	cfg := api.Config{
+		EdgeURL: func() string { return b.edgeURL() },
+		Web:     web.Config{Hooks: web.Hooks{Done: audit(b.log)}},
+	}
 
 	public, err := api.New(cfg, deps, b.log)
 	if err != nil {
@@ -100,6 +107,30 @@ func (c *controlPlane) listen(b *builder) error {
 	b.closers = append(b.closers, func() { c.listener.Close() }) //nolint:errcheck // closed by the server already
 
 	return nil
+}
+
+// audit logs every operation that may change something: who did what, and how it ended.
+func audit(log *slog.Logger) func(*web.Route, *web.Request, int, error) {
+	return func(route *web.Route, r *web.Request, status int, err error) {
+		if route.Method == http.MethodGet {
+			return
+		}
+
+		attrs := []slog.Attr{
+			slog.String("operation", route.Name), slog.String("path", r.HTTP.URL.Path), slog.Int("status", status),
+			slog.String("request_id", r.ID), slog.String("remote", r.Remote().String()),
+		}
+
+		if p := r.Principal; p != nil {
+			attrs = append(attrs, slog.String("user", p.UserName), slog.String("user_id", p.UserID), slog.String("project", p.ProjectID))
+		}
+
+		if err != nil {
+			attrs = append(attrs, slog.String("error", fault.From(err).Message()))
+		}
+
+		log.LogAttrs(r.Context(), slog.LevelInfo, "audit", attrs...)
+	}
 }
 
 // firstUser is who the process acts as when it deploys what the configuration says.

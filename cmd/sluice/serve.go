@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/internal/config"
 	"github.com/sluice-gateway/sluice/internal/version"
 )
 
@@ -92,7 +94,19 @@ func (f *serveFlags) apply(s *settings) error {
 		return fileErr
 	}
 
-	return s.Validate()
+	if err := s.Validate(); err != nil {
+		return err
+	}
+
+	// Rooms compare it with other paths, which are absolute.
+	dir, err := filepath.Abs(s.DataDir)
+	if err != nil {
+		return config.At("data_dir", "%v", err)
+	}
+
+	s.DataDir = dir
+
+	return nil
 }
 
 // serve builds the whole, runs it until a signal, and stops it in order.

@@ -54,7 +54,8 @@ type system struct {
 	ops       *telemetry.Ops
 	usage     *telemetry.Usage
 
-	phase atomic.Pointer[string]
+	phase    atomic.Pointer[string]
+	degraded atomic.Pointer[string] // why not everything works, though predictions do
 }
 
 // Phases of the process, as /health tells them.
@@ -69,7 +70,13 @@ func (s *system) setPhase(p string) { s.phase.Store(&p) }
 func (s *system) health() telemetry.Health {
 	p := *s.phase.Load()
 
-	return telemetry.Health{Ready: p == phaseReady, State: p}
+	h := telemetry.Health{Ready: p == phaseReady, State: p}
+
+	if why := s.degraded.Load(); why != nil {
+		h.Reason = *why
+	}
+
+	return h
 }
 
 // run serves until ctx ends, and stops everything in order.

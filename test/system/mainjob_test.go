@@ -324,3 +324,24 @@ func brokenPackage(t *testing.T) string {
 
 	return dir
 }
+
+// TestDataDirectoryIsNoModelSource tries to publish the server's own files.
+func TestDataDirectoryIsNoModelSource(t *testing.T) {
+	t.Parallel()
+
+	s := start(t, "", "")
+	s.login()
+
+	for _, dir := range []string{s.data, filepath.Join(s.data, "tls"), filepath.Dir(s.data)} {
+		a := s.call("POST", s.api("/models"), map[string]any{
+			"model_name": "thief", "model_version": "1.0.0", "model_type": "ONNX", "source_location": dir,
+		})
+		if a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "source_location") {
+			t.Errorf("%s: %d %s", dir, a.Status, a.Body)
+		}
+	}
+
+	if !strings.Contains(s.log.String(), `"operation":"CreateModel"`) {
+		t.Error("the refused operation is not in the audit log")
+	}
+}
