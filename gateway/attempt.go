@@ -56,6 +56,8 @@ type Result struct {
 	Answered bool
 	// Streaming: the answer is under way; Attempt.Done ends it.
 	Streaming bool
+	// Upgraded: the engine agreed to a WebSocket; Call.Upgrade has its connection.
+	Upgraded bool
 	// Sent: bytes of the request may have reached the engine.
 	Sent bool
 	// NotStarted: the engine said that it did not start the request.

@@ -88,6 +88,7 @@ func (w *walk) renew() error {
 	w.tried = w.tried[:0]
 	w.pick = pool.Request{}
 	s.Route.PoolKeys(&w.router, &w.pick)
+	w.pick.Long = w.call.Upgrade != nil
 	w.decision = s.Route.Choose(&w.router)
 
 	return nil

@@ -59,6 +59,8 @@ type Call struct {
 	Start  time.Time
 	// Context ends when the client is gone or the door shuts down hard.
 	Context context.Context //nolint:containedctx // a Call is the request itself and lives as long as its context
+	// Upgrade is set by the door if the call asks for a WebSocket and its handshake is in order.
+	Upgrade *Upgrade
 
 	// Filled along the way and read by settle.
 	Record Record
@@ -78,6 +80,9 @@ type Record struct {
 	BytesIn   int64
 	BytesOut  int64
 	Err       error // for the log; never shown
+	// CloseCode, MessagesIn and MessagesOut describe a WebSocket when it is over.
+	CloseCode               uint16
+	MessagesIn, MessagesOut int64
 	// Durations from Start; zero if the room was not reached.
 	Verified, Admitted, Picked, FirstByte, Total time.Duration
 }

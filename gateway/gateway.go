@@ -120,6 +120,18 @@ func (w *walk) run() error {
 	c.Record.Verified = time.Since(c.Start)
 	w.service, w.rest = s, m.Rest
 
+	if u := c.Upgrade; u != nil {
+		if !s.WebSocket {
+			return errNoWebSocket
+		}
+
+		if u.MaxMessage = s.MessageLimit; u.Admit != nil {
+			if err := u.Admit(s.ID); err != nil {
+				return err
+			}
+		}
+	}
+
 	if err := w.admit(); err != nil {
 		return err
 	}

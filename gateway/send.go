@@ -19,6 +19,7 @@ func (w *walk) send() error {
 		Remote: c.Remote.Addr(), Scratch: w.router.Scratch,
 	}
 	w.service.Route.PoolKeys(&w.router, &w.pick)
+	w.pick.Long = c.Upgrade != nil
 	w.decision = w.service.Route.Choose(&w.router)
 
 	var patience time.Time // until when to wait for an instance; zero until there is none
@@ -175,6 +176,13 @@ func (w *walk) once() Result {
 	}
 
 	w.holders.Add(-1)
+
+	if res.Upgraded {
+		w.lift()
+
+		return res
+	}
+
 	w.lease.Done(res.Outcome)
 
 	if w.retrying {

@@ -44,6 +44,12 @@ func appendLine(b []byte, line *logLine) []byte {
 		b = appendText(b, "auth", authName(p.Method))
 	}
 
+	if r.CloseCode != 0 {
+		b = appendInt(b, "close_code", int64(r.CloseCode))
+		b = appendInt(b, "messages_in", r.MessagesIn)
+		b = appendInt(b, "messages_out", r.MessagesOut)
+	}
+
 	if r.Attempts > 1 {
 		b = appendInt(b, "attempts", int64(r.Attempts))
 	}

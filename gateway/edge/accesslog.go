@@ -60,15 +60,27 @@ func (l *accessLog) request(x *exchange) {
 		return
 	}
 
+	l.put(x.logLine())
+}
+
+// socket logs a WebSocket that is over.
+func (l *accessLog) socket(line *logLine) {
+	if !l.off {
+		l.put(*line)
+	}
+}
+
+// logLine copies what is to be logged.
+func (x *exchange) logLine() logLine {
 	// One string for both.
 	path := x.call.Path[:min(len(x.call.Path), maxLoggedPath)]
 	x.text = append(append(x.text[:0], path...), x.call.Host...)
 	text := string(x.text)
 
-	l.put(logLine{
+	return logLine{
 		at: x.start, id: x.call.ID, method: methodName(x.call.Method), path: text[:len(path)], host: text[len(path):],
-		remote: x.call.Remote, door: x.conn.door.kind, record: *rec,
-	})
+		remote: x.call.Remote, door: x.conn.door.kind, record: x.call.Record,
+	}
 }
 
 // methodName is the method, which the guard knows, without an allocation.

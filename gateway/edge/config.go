@@ -31,10 +31,11 @@ type Config struct {
 	// ParkAfter of silence. It costs about 1 µs a request.
 	LowMemory bool `yaml:"low_memory"`
 
-	Limits   Limits    `yaml:"limits"`
-	Timeouts Timeouts  `yaml:"timeouts"`
-	Drain    Drain     `yaml:"drain"`
-	Log      AccessLog `yaml:"access_log"`
+	Limits    Limits    `yaml:"limits"`
+	WebSocket WebSocket `yaml:"websocket"`
+	Timeouts  Timeouts  `yaml:"timeouts"`
+	Drain     Drain     `yaml:"drain"`
+	Log       AccessLog `yaml:"access_log"`
 }
 
 // Limits bound what a client may send and how many may come.
@@ -81,6 +82,8 @@ type Drain struct {
 	Delay config.Duration `yaml:"delay"`
 	// Deadline is how long requests in flight may take after that.
 	Deadline config.Duration `yaml:"deadline"`
+	// WebSocketSpread: WebSockets are told good-bye at times spread over this, from when the doors close.
+	WebSocketSpread config.Duration `yaml:"ws_spread"`
 }
 
 // AccessLog controls the log of requests.
@@ -112,8 +115,12 @@ func Defaults() Config {
 			Linger:        config.Duration(2 * time.Second),
 			ParkAfter:     config.Duration(time.Second),
 		},
-		Drain: Drain{Delay: config.Duration(5 * time.Second), Deadline: config.Duration(40 * time.Second)},
-		Log:   AccessLog{Sample: 1, Queue: 8192},
+		WebSocket: defaultWebSocket(),
+		Drain: Drain{
+			Delay: config.Duration(5 * time.Second), Deadline: config.Duration(40 * time.Second),
+			WebSocketSpread: config.Duration(10 * time.Second),
+		},
+		Log: AccessLog{Sample: 1, Queue: 8192},
 	}
 }
 
@@ -142,6 +149,8 @@ func (c *Config) Validate() error {
 	}
 
 	c.Limits.validate(add)
+	c.WebSocket.validate(add)
+	add(c.Drain.WebSocketSpread >= 0 && (c.Drain.WebSocketSpread <= c.Drain.Deadline), "drain.ws_spread", "must not be longer than deadline")
 	c.Timeouts.validate(add)
 
 	add(c.Log.Sample >= 1, "access_log.sample", "must be at least 1")

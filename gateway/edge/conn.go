@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -42,6 +43,8 @@ type conn struct {
 	x        *exchange // nil while parked
 	feed     int       // bytes of x's head that fasthttp has not taken yet
 	requests int
+
+	ws *websocket // set when the handshake was answered
 
 	one [1]byte // the first byte of a request while parked
 
@@ -394,7 +397,18 @@ func (c *conn) recoverPanic() {
 // end closes the socket, in a way that lets the client read what was written.
 func (c *conn) end() {
 	c.finish()
+
+	if c.ws != nil && c.x != nil {
+		c.ws.early = bytes.Clone(c.x.buf[c.x.r:c.x.w])
+	}
+
 	c.park()
+
+	if c.ws != nil {
+		c.tunnel()
+
+		return
+	}
 
 	if c.linger {
 		c.lingeringClose()

@@ -12,10 +12,11 @@ const drainStep = 20 * time.Millisecond
 
 // drain closes the doors without losing a request: first every answer says "Connection: close" while
 // the doors stay open, so that clients go elsewhere by themselves; then the doors close, idle
-// connections end, and what is in flight may finish until the deadline.
+// connections end, WebSockets are told good-bye one after the other, and what is in flight may finish until
+// the deadline.
 func (e *Edge) drain(ctx context.Context) Summary {
 	begin := time.Now()
-	s := Summary{InFlight: e.InFlight()}
+	s := Summary{InFlight: e.InFlight(), WebSockets: e.WebSockets()}
 
 	e.draining.Store(true)
 	e.hooks.Draining(true, s.InFlight, 0)
@@ -25,6 +26,8 @@ func (e *Edge) drain(ctx context.Context) Summary {
 		e.log.Warn("edge cannot close a door", slog.String("err", err.Error()))
 	}
 
+	e.tunnels.Drain(e.cfg.Drain.WebSocketSpread.D())
+
 	e.wait(ctx, e.cfg.Drain.Deadline.D(), func() bool {
 		e.conns.each(func(c *conn) { c.wake() })
 		e.hooks.Draining(true, e.InFlight(), 0)
@@ -33,6 +36,7 @@ func (e *Edge) drain(ctx context.Context) Summary {
 	})
 
 	s.Cut = e.InFlight()
+	s.WebSocketsCut = e.tunnels.Cut()
 	s.Connections = e.cut()
 	e.conns.running.Wait()
 

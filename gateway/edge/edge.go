@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge/wire"
+	"github.com/sluice-gateway/sluice/gateway/tunnel"
 )
 
 // Handler is the corridor behind the doors.
@@ -59,6 +60,8 @@ type Edge struct {
 	access *accessLog
 
 	conns     connSet
+	tunnels   *tunnel.Set
+	seats     seats
 	inflight  atomic.Int64
 	draining  atomic.Bool
 	exchanges sync.Pool
@@ -110,6 +113,14 @@ func Listen(ctx context.Context, cfg Config, deps Deps) (*Edge, error) {
 	e.conns.all = make(map[*conn]struct{})
 	e.conns.sources = make(map[netip.Addr]int)
 
+	e.seats.sources, e.seats.services = make(map[netip.Addr]int), make(map[string]int)
+
+	if e.tunnels, err = tunnel.New(cfg.WebSocket.tunnel(), tunnel.Hooks{
+		Panicked: func(any, []byte) { e.hooks.Panicked() },
+	}, deps.Log); err != nil {
+		return nil, err //nolint:wrapcheck // says where it comes from
+	}
+
 	if e.ready == nil {
 		e.ready = func() bool { return true }
 	}
@@ -157,6 +168,9 @@ func (e *Edge) addr(kind Door) string {
 // Connections is the number of open connections.
 func (e *Edge) Connections() int { return e.conns.count() }
 
+// WebSockets is the number of open WebSockets.
+func (e *Edge) WebSockets() int { return e.tunnels.Count() }
+
 // InFlight is the number of requests that were let in and not answered yet.
 func (e *Edge) InFlight() int { return int(e.inflight.Load()) }
 
@@ -170,8 +184,12 @@ func (e *Edge) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
-	var group errgroup.Group
+	var group, relay errgroup.Group
 
+	relaying, stopRelay := context.WithCancel(inner)
+	defer stopRelay()
+
+	relay.Go(func() error { return e.tunnels.Run(relaying) })
 	group.Go(func() error { return e.access.run(inner) })
 	group.Go(func() error { return e.watch(inner) })
 
@@ -186,12 +204,18 @@ func (e *Edge) Run(ctx context.Context) error {
 	<-ctx.Done()
 
 	s := e.drain(inner)
+	// The last WebSockets still write to the log.
+	stopRelay()
+
+	err := relay.Wait()
+
 	stop()
 
-	err := group.Wait()
+	err = errors.Join(err, group.Wait())
 
 	e.log.Info("edge drained", slog.Int64("waited_ms", s.Waited.Milliseconds()), slog.Int("in_flight_at_start", s.InFlight),
-		slog.Int("cut", s.Cut), slog.Int("connections_cut", s.Connections))
+		slog.Int("cut", s.Cut), slog.Int("connections_cut", s.Connections),
+		slog.Int("websockets_at_start", s.WebSockets), slog.Int("websockets_cut", s.WebSocketsCut))
 
 	return err //nolint:wrapcheck // of our own parts
 }
@@ -266,4 +290,6 @@ type Summary struct {
 	InFlight    int // when the drain began
 	Cut         int // requests that did not end in time
 	Connections int // connections closed by force
+	// WebSockets when the drain began, and those that did not end in time.
+	WebSockets, WebSocketsCut int
 }

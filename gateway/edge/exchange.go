@@ -46,6 +46,7 @@ type exchange struct {
 	body body
 	out  answer
 	ids  ids
+	seat seat // of a WebSocket handshake
 
 	active   bool // a call was started and not settled
 	health   bool // it is a health check
@@ -112,11 +113,15 @@ func (x *exchange) settle() {
 	c.busy = nil
 	c.mu.Unlock()
 
-	e.hooks.Ended(c.door.kind, rec)
-	e.access.request(x)
+	if c.ws != nil {
+		e.hooks.SocketOpened(c.door.kind, rec)
+	} else {
+		e.hooks.Ended(c.door.kind, rec)
+		e.access.request(x)
+	}
 
 	x.ctx = x.ctx.release()
-	x.call = gateway.Call{}
+	x.call, x.seat = gateway.Call{}, seat{}
 	x.out.reset()
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/router/pool"
 )
 
 // serve answers one request; fasthttp writes the answer after it returned.
@@ -55,6 +56,8 @@ func (x *exchange) guarded() {
 		}
 
 		x.conn.door.edge.panicked(v, x.call.ID)
+		x.dropUpgrade(pool.Neutral)
+		x.seat.leave()
 		x.out.takeBack()
 		gateway.WriteFault(&x.call, fault.New(fault.Internal, ""))
 		x.call.Record.Outcome = gateway.Panicked
@@ -63,10 +66,13 @@ func (x *exchange) guarded() {
 
 	x.route()
 
-	if !x.out.answered {
+	if !x.out.answered && !x.upgraded() {
 		gateway.WriteFault(&x.call, fault.New(fault.Internal, "BUG: no answer"))
 	}
 }
+
+// upgraded reports whether the call became a WebSocket.
+func (x *exchange) upgraded() bool { return x.call.Upgrade != nil && x.call.Upgrade.Conn != nil }
 
 // route sends the call into the corridor, or answers what is the door's own.
 func (x *exchange) route() {
@@ -94,7 +100,11 @@ func (x *exchange) route() {
 
 	for _, p := range e.cfg.Prefixes {
 		if len(call.Path) >= len(p) && string(call.Path[:len(p)]) == p {
-			e.handler.Do(call)
+			if x.asksWebSocket() {
+				x.handshake()
+			} else {
+				e.handler.Do(call)
+			}
 
 			return
 		}
@@ -186,6 +196,12 @@ func (x *exchange) commit(ctx *fasthttp.RequestCtx) {
 	c := x.conn
 	e := c.door.edge
 	res := &ctx.Response
+
+	if x.upgraded() {
+		x.switchOver(ctx)
+
+		return
+	}
 
 	e.ownHeaders(&res.Header, x.call.ID, c.door.kind)
 

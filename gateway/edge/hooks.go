@@ -49,6 +49,10 @@ type Hooks struct {
 	Started func(d Door)
 	// Ended is called once for each Started, after the answer was written.
 	Ended func(d Door, r *gateway.Record)
+	// SocketOpened stands in for Ended when the request became a WebSocket, and SocketClosed is called once for
+	// each, when it is over.
+	SocketOpened func(d Door, r *gateway.Record)
+	SocketClosed func(d Door, r *gateway.Record)
 	// Rejected is called for a request that the guard refused; it was never Started.
 	Rejected func(d Door, code fault.Code)
 	// Opened and Closed frame a connection. Refused stands in for both, except that a connection whose
@@ -71,6 +75,14 @@ func (h *Hooks) fill() {
 
 	if h.Ended == nil {
 		h.Ended = func(Door, *gateway.Record) {}
+	}
+
+	if h.SocketOpened == nil {
+		h.SocketOpened = func(Door, *gateway.Record) {}
+	}
+
+	if h.SocketClosed == nil {
+		h.SocketClosed = func(Door, *gateway.Record) {}
 	}
 
 	if h.Rejected == nil {

@@ -242,6 +242,7 @@ func (c *Compiler) service(in *spec.Route) *Service {
 	}
 	if in.Policy.Limits.BodyBytes > 0 {
 		s.BodyLimit = min(in.Policy.Limits.BodyBytes, MaxBodyBytes)
+		s.MessageLimit = s.BodyLimit
 	}
 
 	if in.Policy.Limits.TimeoutSeconds > 0 {

@@ -39,7 +39,9 @@ type Service struct {
 	Route             *router.Route
 	Limits            *limit.Service
 	// BodyLimit in bytes; Timeout in all, PerTry for one attempt (0: none of its own).
-	BodyLimit       int64
+	BodyLimit int64
+	// MessageLimit bounds a WebSocket message; 0 if the service sets no limit on bodies.
+	MessageLimit    int64
 	Timeout, PerTry time.Duration
 	// StreamIdle is how long a streamed answer may pause; 0: what the forwarder allows.
 	StreamIdle time.Duration

@@ -20,7 +20,9 @@ const (
 type conn struct {
 	host *host
 	nc   net.Conn
-	raw  syscall.RawConn // of the socket below TLS; nil if there is none to look at
+	// below is the connection under TLS, or nc itself.
+	below net.Conn
+	raw   syscall.RawConn // of the socket below TLS; nil if there is none to look at
 
 	pollEvery time.Duration
 	reused    bool
@@ -40,7 +42,7 @@ type conn struct {
 }
 
 func newConn(h *host, nc, below net.Conn) *conn {
-	x := &conn{host: h, nc: nc, pollEvery: h.client.cfg.PollEvery}
+	x := &conn{host: h, nc: nc, below: below, pollEvery: h.client.cfg.PollEvery}
 	if sc, ok := below.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			x.raw = raw

@@ -34,6 +34,10 @@ func (cl *Client) Forward(c *gateway.Call, a *gateway.Attempt) gateway.Result {
 		}
 	}
 
+	if c.Upgrade != nil {
+		return h.upgrade(c, a)
+	}
+
 	x, err := h.get(c.Context, a.Deadline)
 	if err != nil {
 		return unreachable(c, err)
@@ -93,7 +97,11 @@ func (x *conn) exchange(c *gateway.Call, a *gateway.Attempt) (res gateway.Result
 		return x.fail(&res, headErr), !begun && !waited(headErr)
 	}
 
-	x.resp.close = x.resp.close || err != nil
+	x.resp.close = x.resp.close || err != nil || x.req.upgrade
+
+	if x.req.upgrade && x.resp.status < 300 {
+		return x.accepted(c, &res), false
+	}
 
 	a.Lease.Answered()
 	x.answer(c, a, &res)

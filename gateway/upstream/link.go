@@ -48,7 +48,7 @@ var linkCalls = sync.Pool{New: func() any {
 
 // fitsLink reports whether a call is one for a link: small, whole, and no switch of protocol.
 func fitsLink(c *gateway.Call, a *gateway.Attempt) bool {
-	return a.Stream == nil && len(a.Body) <= link.MaxBody && len(a.Path)+len(c.Query) < link.MaxHead/2
+	return c.Upgrade == nil && a.Stream == nil && len(a.Body) <= link.MaxBody && len(a.Path)+len(c.Query) < link.MaxHead/2
 }
 
 // overLink makes an attempt over the link. ok is false if the call has to go over HTTP after all.

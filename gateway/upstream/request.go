@@ -9,12 +9,19 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/gateway"
+	"github.com/sluice-gateway/sluice/internal/wsframe"
 )
 
 // request is the state of writing one request's head.
 type request struct {
 	named []byte // the client's Connection header: it may name further headers to drop
 	trace bool   // a traceparent of the client went along
+
+	upgrade bool           // a WebSocket is asked for
+	key     string         // of its handshake
+	offers  wsframe.Offers // for compression
+	asked   []byte         // subprotocols, as the client named them
+	origin  []byte         // in place of the client's, if that is the host it called
 }
 
 // writeHead puts the request head into wbuf.
@@ -37,6 +44,10 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	x.wbuf = b
 
 	x.req = request{named: c.Header.Get("connection")}
+	if c.Upgrade != nil {
+		x.beginUpgrade(c)
+	}
+
 	c.Header.Each(x.addHeader)
 
 	b = x.wbuf
@@ -60,6 +71,12 @@ func (x *conn) writeHead(c *gateway.Call, a *gateway.Attempt) {
 	if !x.req.trace {
 		b = append(b, "\r\nTraceparent: "...)
 		b = appendTraceparent(b)
+	}
+
+	if x.req.upgrade {
+		x.wbuf = append(x.req.appendUpgrade(b), "\r\n\r\n"...)
+
+		return
 	}
 
 	b = append(b, "\r\nX-Sluice-Timeout-Ms: "...)
@@ -121,6 +138,12 @@ func (x *conn) forwardHeader(name, value []byte) bool {
 		}
 
 		x.req.trace = true
+	case class == handshake && x.req.upgrade:
+		x.req.take(lower, value)
+
+		return true
+	case x.req.origin != nil && string(lower) == "origin":
+		value = x.req.origin
 	}
 
 	if len(x.req.named) > 0 && namesHeader(x.req.named, name) || !safeValue(value) || !safeName(name) {
@@ -151,6 +174,7 @@ const (
 	forwarded             // travels, but its underscore twin does not
 	signature             // Authorization: ends here if it is a scheme of ours
 	traced                // traceparent
+	handshake             // of a WebSocket: each hop has its own
 )
 
 const maxKnownName = 32
@@ -188,6 +212,8 @@ func classify(lower []byte) headerClass {
 		return signature
 	case "traceparent":
 		return traced
+	case "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol", "sec-websocket-accept":
+		return handshake
 	case "x-sluice-explain", "content-type", "content-encoding", "cookie", "tracestate":
 		return forwarded
 	}

@@ -58,7 +58,7 @@ func (x *conn) readHead(ctx context.Context, deadline time.Time, noBody bool) (b
 		}
 
 		x.r = end
-		if x.resp.status >= 200 {
+		if x.resp.status >= 200 || x.resp.status == 101 && x.req.upgrade {
 			return true, nil
 		}
 

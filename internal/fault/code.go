@@ -29,6 +29,10 @@ const (
 	ExpectationFailed // Expect header that the server does not meet
 	RequestTimeout    // the client was too slow to send
 	ClientGone        // the client went away; nobody reads this
+	HandshakeInvalid  // a WebSocket handshake that breaks the protocol
+	HandshakeVersion  // a WebSocket handshake of a version that is not served
+	OriginDenied      // a WebSocket handshake from a page of another origin
+	WebSocketOff      // the service takes no WebSockets
 
 	// Who calls.
 
@@ -138,6 +142,10 @@ var table = [numCodes]codeInfo{
 	ExpectationFailed: {417, "Sluice.1009", "Expectation failed."},
 	RequestTimeout:    {408, "ModelArts.4205", "Connection timed out."},
 	ClientGone:        {499, "Sluice.1010", "The client closed the connection."},
+	HandshakeInvalid:  {400, "Sluice.1011", "The WebSocket handshake is malformed."},
+	HandshakeVersion:  {426, "Sluice.1012", "The only version of the WebSocket protocol that is served is 13."},
+	OriginDenied:      {403, "Sluice.1013", "Pages of this origin may not open WebSockets here."},
+	WebSocketOff:      {400, "Sluice.1014", "The service does not take WebSockets: websocket_upgrade is off."},
 
 	NoCredentials:       {401, "APIG.0301", "Incorrect IAM authentication information: x-auth-token not found"},
 	AuthFormat:          {401, "ModelArts.0206", "Incorrect authorization request header format."},

@@ -31,6 +31,7 @@ type Endpoint struct {
 	_ [40]byte // what follows changes with every request: keep it off the line above
 
 	inflight atomic.Int64
+	long     atomic.Int64  // leases that were made long
 	ewma     atomic.Uint64 // float64 bits, nanoseconds; 0 without a sample
 	sampled  atomic.Int64  // when ewma last changed
 
@@ -50,10 +51,16 @@ func (e *Endpoint) IDBytes() []byte { return e.idBytes }
 // InFlight is the number of leases that are out.
 func (e *Endpoint) InFlight() int64 { return e.inflight.Load() }
 
+// Long is the number of leases that were made long.
+func (e *Endpoint) Long() int64 { return e.long.Load() }
+
 // Latency is the moving average of the time to the first byte, 0 before the first answer.
 func (e *Endpoint) Latency() time.Duration {
 	return time.Duration(math.Float64frombits(e.ewma.Load()))
 }
+
+// Leaving reports whether Drain was called.
+func (e *Endpoint) Leaving() bool { return e.draining.Load() }
 
 // Drain takes the endpoint out of the choice: its worker said that it is going away.
 func (e *Endpoint) Drain() { e.draining.Store(true) }

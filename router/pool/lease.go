@@ -44,6 +44,7 @@ type Lease struct {
 	began    int64
 	answered int64
 	probe    func(error) // set while the breaker is half-open
+	long     bool
 }
 
 // Held reports whether the lease is out.
@@ -67,6 +68,31 @@ func (l *Lease) Answered() {
 	}
 }
 
+// Lengthen moves the lease to dst, for a connection that lasts. From now on it takes no place among the
+// requests in flight, and what it said about the instance so far counts as a success.
+func (l *Lease) Lengthen(dst *Lease) {
+	e, p := l.endpoint, l.pool
+	if e == nil {
+		panic("BUG: lengthen a lease that is not held")
+	}
+
+	l.Answered()
+
+	now := p.now()
+
+	e.breaker.report(nil, now)
+	e.observe(time.Duration(l.answered-l.began), now)
+	e.long.Add(1)
+	e.inflight.Add(-1)
+
+	*dst = *l
+	dst.long = true
+	*l = Lease{}
+
+	p.judge(e, OK, now)
+	p.wake(1)
+}
+
 // Done gives the lease back. In builds with the race detector a second call panics;
 // in others it does nothing.
 func (l *Lease) Done(o Outcome) {
@@ -81,7 +107,11 @@ func (l *Lease) Done(o Outcome) {
 
 	now := p.now()
 
-	e.inflight.Add(-1)
+	if l.long {
+		e.long.Add(-1)
+	} else {
+		e.inflight.Add(-1)
+	}
 
 	if l.probe != nil {
 		// A probe that says nothing opens the breaker again: it must not stay half-open.
@@ -94,7 +124,7 @@ func (l *Lease) Done(o Outcome) {
 		e.breaker.report(o.transport(), now)
 	}
 
-	if o == OK {
+	if o == OK && !l.long {
 		end := now
 		if l.answered != 0 {
 			end = l.answered

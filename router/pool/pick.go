@@ -13,6 +13,8 @@ const MaxTried = 8
 type Request struct {
 	// Key for ConsistentHash, SourceKey for SourceIP; 0 if there is none.
 	Key, SourceKey uint64
+	// Long: a connection that lasts is wanted, not one request. Such ones are spread by their number.
+	Long bool
 
 	tried  [MaxTried]*Endpoint
 	nTried int
@@ -147,6 +149,10 @@ func (p *Pool) choose(v *view, list []*Endpoint, r *Request, ps pass) *Endpoint 
 		return nil
 	}
 
+	if r.Long && (v.picker == PowerOfTwo || v.picker == LeastRequest) {
+		return p.fewest(list, r, ps)
+	}
+
 	switch v.picker {
 	case LeastRequest:
 		return p.least(list, r, ps)
@@ -217,6 +223,29 @@ func (p *Pool) least(list []*Endpoint, r *Request, ps pass) *Endpoint {
 
 		load := float64(e.inflight.Load()+1) / (e.weight * e.share(ps.now, slow))
 		if best == nil || load < least {
+			best, least = e, load
+		}
+	}
+
+	return best
+}
+
+// fewest takes the instance with the fewest long connections for its weight. A new instance
+// gets them at once: they are few and last, so that a slow start would leave it behind for hours.
+func (p *Pool) fewest(list []*Endpoint, r *Request, ps pass) *Endpoint {
+	var (
+		best  *Endpoint
+		least float64
+		start = int(p.rotor.Add(1) % uint64(len(list)))
+	)
+
+	for i := range list {
+		e := list[(start+i)%len(list)]
+		if !p.hasRoom(e, r, ps) {
+			continue
+		}
+
+		if load := float64(e.long.Load()+1) / e.weight; best == nil || load < least {
 			best, least = e, load
 		}
 	}

@@ -104,6 +104,8 @@ func (p *Pool) Update(picker Picker, instances []spec.Instance, open Opener) err
 	p.view.Store(next)
 
 	for _, e := range known {
+		e.Drain()
+
 		if err := e.Backend.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close instance %s: %w", e.ID, err))
 		}

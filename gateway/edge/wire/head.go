@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/wsframe"
 )
 
 // MaxFields is the most header fields that any Limits may allow.
@@ -43,6 +44,9 @@ type Head struct {
 	Expect bool
 	// Upgrade is set when the client asks for a WebSocket (GET, HTTP/1.1, no body).
 	Upgrade bool
+	// WebSocket is set when Upgrade names websocket in HTTP/1.1, whatever else is right or wrong; Switch when
+	// Connection names upgrade.
+	WebSocket, Switch bool
 
 	raw    []byte
 	fields [MaxFields]field
@@ -118,6 +122,7 @@ func (h *Head) reset(raw []byte) {
 	h.Method, h.Target, h.Path, h.Query, h.Host = nil, nil, nil, nil, nil
 	h.Length = NoBody
 	h.HTTP10, h.Close, h.Expect, h.Upgrade = false, false, false, false
+	h.WebSocket, h.Switch = false, false
 	h.raw, h.count, h.seen = raw, 0, 0
 	h.keepAlive, h.upgrade, h.websocket = false, false, false
 }
@@ -302,7 +307,7 @@ func (h *Head) known(name, value []byte) *fault.Error {
 		}
 	case 7:
 		if equalFold(name, "upgrade") {
-			h.websocket = h.websocket || equalFold(value, "websocket")
+			h.websocket = h.websocket || wsframe.HasToken(value, "websocket")
 		} else if equalFold(name, "trailer") {
 			return trailerNames(value)
 		}
@@ -457,7 +462,8 @@ func (h *Head) framing() *fault.Error {
 	}
 
 	h.Expect = h.Expect && h.Length != NoBody
-	h.Upgrade = h.upgrade && h.websocket && !h.HTTP10 && h.Length == NoBody && string(h.Method) == "GET"
+	h.WebSocket, h.Switch = h.websocket && !h.HTTP10, h.upgrade
+	h.Upgrade = h.WebSocket && h.Switch && h.Length == NoBody && string(h.Method) == "GET"
 
 	return nil
 }
