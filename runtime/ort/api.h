@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SLUICE_ORT_API 17
+#define SLUICE_ORT_API 24
 
 typedef struct OrtStatus OrtStatus;
 typedef struct OrtEnv OrtEnv;

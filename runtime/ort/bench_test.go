@@ -41,6 +41,82 @@ func BenchmarkRunOverhead(b *testing.B) {
 	}
 }
 
+// BenchmarkBindingAndShim runs the same models both ways.
+func BenchmarkBindingAndShim(b *testing.B) {
+	for _, m := range []struct {
+		name  string
+		model *onnxgen.Model
+		shape []int64
+	}{
+		{"trivial", onnxgen.Identity(onnxgen.Float, onnxgen.Shape(-1)), []int64{1}},
+		{"trivial-1MB", onnxgen.Identity(onnxgen.Float, onnxgen.Shape(-1)), []int64{1 << 18}},
+		{"mlp-row", onnxgen.MLP(1, 256, 512, 512, 16), []int64{1, 256}},
+		{"mlp-batch", onnxgen.MLP(1, 256, 512, 512, 16), []int64{16, 256}},
+	} {
+		path := write(b, m.model)
+		e := newEngine(b)
+		in := []engine.Tensor{{Type: engine.FP32, Shape: m.shape, Data: make([]byte, 4*engine.Elements(m.shape))}}
+
+		for _, way := range []struct {
+			name string
+			load func() (engine.Session, error)
+		}{
+			{"binding", func() (engine.Session, error) { return e.Load(b.Context(), engine.LoadSpec{Path: path}) }},
+			{"shim", func() (engine.Session, error) { return e.OpenShim(path) }},
+		} {
+			b.Run(m.name+"/"+way.name, func(b *testing.B) { runs(b, way.load, in) })
+		}
+	}
+}
+
+// BenchmarkLoad loads a model of 100 MB both ways; the binding looks at it first.
+func BenchmarkLoad(b *testing.B) {
+	path := write(b, onnxgen.MLP(1, 1024, 4096, 4096, 1024))
+	e := newEngine(b)
+
+	for name, load := range map[string]func() (engine.Session, error){
+		"binding": func() (engine.Session, error) { return e.Load(b.Context(), engine.LoadSpec{Path: path}) },
+		"shim":    func() (engine.Session, error) { return e.OpenShim(path) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				s, err := load()
+				if err != nil {
+					b.Fatal(err)
+				}
+
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func runs(b *testing.B, load func() (engine.Session, error), in []engine.Tensor) {
+	b.Helper()
+
+	s, err := load()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+
+	b.ReportAllocs()
+
+	for b.Loop() {
+		_, release, err := s.Run(ctx, in, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+
+		release()
+	}
+}
+
 // serve runs a repository with one model and gives a handle.
 func serve(b *testing.B, m *onnxgen.Model, config string) *repo.Handle {
 	b.Helper()

@@ -60,6 +60,12 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 		return nil, fmt.Errorf("open ONNX Runtime %s: %s", path, C.GoString(text))
 	}
 
+	if err := startBinding(path); err != nil {
+		C.sl_close(e.lib)
+
+		return nil, err
+	}
+
 	e.version = C.GoString(e.lib.version)
 
 	return e, nil
@@ -136,7 +142,7 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 	return nil, first
 }
 
-func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (*Session, error) {
+func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (engine.Session, error) {
 	cached := optimisedPath(spec.OptimizedModelPath, e.version, p)
 	if cached == "" {
 		return e.open(spec, p, spec.Path, "")
@@ -175,8 +181,30 @@ func optimisedPath(path, version string, p provider) string {
 	return fmt.Sprintf("%s-%s-%s.onnx", path, version, p.name)
 }
 
-// open creates a session from file; with save it also writes the optimised graph there.
-func (e *Engine) open(spec engine.LoadSpec, p provider, file, save string) (*Session, error) {
+// open creates a session from file; with save it also writes the optimised graph there. The
+// binding runs the model unless it has values that the binding cannot carry.
+func (e *Engine) open(spec engine.LoadSpec, p provider, file, save string) (engine.Session, error) {
+	h := readHead(file)
+	if h.shimmed() {
+		return e.openShim(spec, p, file, save)
+	}
+
+	f, err := e.look(spec, p, file, h)
+	if err != nil {
+		trim()
+
+		return nil, err
+	}
+
+	if !f.bindable() {
+		return e.openShim(spec, p, file, save)
+	}
+
+	return e.openBound(spec, p, f, file, save)
+}
+
+// openShim creates a session that the shim runs.
+func (e *Engine) openShim(spec engine.LoadSpec, p provider, file, save string) (engine.Session, error) {
 	options, err := e.options(spec, p, file, save)
 	if err != nil {
 		return nil, err
@@ -188,24 +216,48 @@ func (e *Engine) open(spec engine.LoadSpec, p provider, file, save string) (*Ses
 
 	var s *C.sl_session
 	if st := C.sl_session_new(e.lib, cfile, options, &s); st != nil { //nolint:gocritic // code made by cgo
-		C.sl_trim()
+		trim()
 
 		_, text := e.status(st)
 
-		return nil, fault.New(fault.ModelInvalid, "The model %q cannot be loaded on %s: %s",
-			base(spec.Path), p.name, cleanText(text, spec.Path, file))
+		return nil, notLoaded(spec, p, file, text)
 	}
 
 	session, err := newSession(e, s, p.name)
 	if err != nil {
 		C.sl_session_free(e.lib, s)
-		C.sl_trim()
+		trim()
 
 		return nil, err
 	}
 
 	return session, nil
 }
+
+func notLoaded(spec engine.LoadSpec, p provider, file, text string) error {
+	return fault.New(fault.ModelInvalid, "The model %q cannot be loaded on %s: %s",
+		base(spec.Path), p.name, cleanText(text, spec.Path, file))
+}
+
+// leaveOut says which outputs are left out, and refuses a model that has no others.
+func (e *Engine) leaveOut(kept []engine.Info, skipped []string) error {
+	if len(kept) == 0 {
+		return fault.New(fault.ModelInvalid, "The model has no output that can be sent: %s.", strings.Join(skipped, ", "))
+	}
+
+	if len(skipped) > 0 {
+		e.log.Warn("outputs that are not plain tensors are left out", slog.Any("outputs", strings.Join(skipped, ", ")))
+	}
+
+	return nil
+}
+
+func inputRefused(name string, kind, rank int) error {
+	return fault.New(fault.ModelInvalid, "The model's input %q is a %s, which cannot be sent.", name, kindName(kind, rank))
+}
+
+// trim gives freed memory back to the system.
+func trim() { C.sl_trim() }
 
 func (e *Engine) options(spec engine.LoadSpec, p provider, file, save string) (*C.OrtSessionOptions, error) {
 	o := C.sl_options{

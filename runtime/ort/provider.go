@@ -73,15 +73,23 @@ func providerOrder(names []string) ([]provider, error) {
 	return order, nil
 }
 
-func (e *Engine) appendProvider(o *C.OrtSessionOptions, spec engine.LoadSpec, p provider) error {
-	missing := func(why string) error {
-		return fault.New(fault.ModelInvalid, "The execution provider %q is not available: %s", p.name, why)
+// certain refuses a provider that is known not to be there. OpenVINO and TensorRT are separate
+// libraries that the list does not know of; what is certain is only a provider that is built in.
+func (e *Engine) certain(p provider) error {
+	if p.how == C.SL_APPEND_NAMED && !slices.Contains(e.Available(), p.name) {
+		return missing(p, "this ONNX Runtime is built without it.")
 	}
 
-	// OpenVINO and TensorRT are separate libraries that the list does not know of; what is
-	// certain is only a provider that is built in.
-	if p.how == C.SL_APPEND_NAMED && !slices.Contains(e.Available(), p.name) {
-		return missing("this ONNX Runtime is built without it.")
+	return nil
+}
+
+func missing(p provider, why string) error {
+	return fault.New(fault.ModelInvalid, "The execution provider %q is not available: %s", p.name, why)
+}
+
+func (e *Engine) appendProvider(o *C.OrtSessionOptions, spec engine.LoadSpec, p provider) error {
+	if err := e.certain(p); err != nil {
+		return err
 	}
 
 	keys, values := providerOptions(spec, p)
@@ -100,7 +108,7 @@ func (e *Engine) appendProvider(o *C.OrtSessionOptions, spec engine.LoadSpec, p 
 
 	_, text := e.status(st)
 
-	return missing(cleanText(text))
+	return missing(p, cleanText(text))
 }
 
 func providerOptions(spec engine.LoadSpec, p provider) (keys, values []string) {

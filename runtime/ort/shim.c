@@ -47,7 +47,7 @@ char *sl_open(const char *path, sl_lib **out) {
   lib->fn = base()->get_api(SLUICE_ORT_API);
   if (lib->fn == NULL) {
     free(lib);
-    return strdup("it is too old; version 1.17 or newer is needed");
+    return strdup("it is too old; version 1.24 or newer is needed");
   }
 
   OrtStatus *status = lib_init(lib);

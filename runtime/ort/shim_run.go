@@ -12,11 +12,8 @@ import "C"
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"unsafe"
 
@@ -24,10 +21,8 @@ import (
 	"github.com/sluice-gateway/sluice/runtime/engine"
 )
 
-var errClosed = errors.New("session is closed")
-
 // Run implements engine.Session.
-func (s *Session) Run(ctx context.Context, in []engine.Tensor, outputs []string) ([]engine.Tensor, func(), error) {
+func (s *shimSession) Run(ctx context.Context, in []engine.Tensor, outputs []string) ([]engine.Tensor, func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("run model: %w", err)
 	}
@@ -44,7 +39,7 @@ func (s *Session) Run(ctx context.Context, in []engine.Tensor, outputs []string)
 		return nil, nil, err
 	}
 
-	finish := s.watch(ctx, r)
+	finish := watch(ctx, func(on bool) { C.sl_run_terminate(s.e.lib, r.c, flag(on)) })
 	st := C.sl_run_exec(s.e.lib, s.c, r.c)
 	finish()
 	r.unpin()
@@ -81,28 +76,7 @@ func (r *run) unpin() {
 	r.pins.Unpin()
 }
 
-// watch terminates the run when ctx ends. The returned function stops watching and makes
-// the block usable again.
-func (s *Session) watch(ctx context.Context, r *run) (finish func()) {
-	if ctx.Done() == nil {
-		return func() {}
-	}
-
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		C.sl_run_terminate(s.e.lib, r.c, 1)
-		close(ended)
-	})
-
-	return func() {
-		if !stop() {
-			<-ended
-			C.sl_run_terminate(s.e.lib, r.c, 0)
-		}
-	}
-}
-
-func (s *Session) take() (*run, error) {
+func (s *shimSession) take() (*run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
@@ -135,7 +109,7 @@ func (s *Session) take() (*run, error) {
 	return r, nil
 }
 
-func (s *Session) give(r *run) {
+func (s *shimSession) give(r *run) {
 	defer s.running.Done()
 
 	s.mu.Lock()
@@ -152,7 +126,7 @@ func (s *Session) give(r *run) {
 
 // fill describes the inputs and the wanted outputs in the C block. What it checks is what
 // memory safety needs; ONNX Runtime checks shapes against the graph.
-func (s *Session) fill(r *run, in []engine.Tensor, outputs []string) error {
+func (s *shimSession) fill(r *run, in []engine.Tensor, outputs []string) error {
 	if len(in) != len(s.inputs) {
 		return fault.New(fault.BadTensor, "Expected %d inputs but got %d.", len(s.inputs), len(in))
 	}
@@ -163,51 +137,27 @@ func (s *Session) fill(r *run, in []engine.Tensor, outputs []string) error {
 		}
 	}
 
-	if len(outputs) == 0 {
-		r.c.outputs = C.size_t(copy(r.names, s.outNames))
-
-		return nil
+	chosen, err := choose(s.outputs, outputs)
+	if err != nil {
+		return err
 	}
 
-	if len(outputs) > len(s.outputs) {
-		return fault.New(fault.BadTensor, "%d outputs are wanted, the model has %d.", len(outputs), len(s.outputs))
-	}
-
-	for i, name := range outputs {
-		j := slices.IndexFunc(s.outputs, func(o engine.Info) bool { return o.Name == name })
-		if j < 0 {
-			return fault.New(fault.BadTensor, "The model has no output %q.", name)
-		}
-
+	for i, j := range chosen {
 		r.names[i] = s.outNames[j]
 	}
 
-	r.c.outputs = C.size_t(len(outputs))
+	r.c.outputs = C.size_t(len(chosen))
 
 	return nil
 }
 
-func (s *Session) fillInput(r *run, i int, t *engine.Tensor) error {
-	want := &s.inputs[i]
-	if t.Type != want.Type {
-		return fault.New(fault.BadTensor, "Input %q has the type %s, the model expects %s.", want.Name, t.Type, want.Type)
+func (s *shimSession) fillInput(r *run, i int, t *engine.Tensor) error {
+	n, err := checkInput(&s.inputs[i], t)
+	if err != nil {
+		return err
 	}
 
-	n := engine.Elements(t.Shape)
-	if n < 0 || len(t.Shape) > C.SL_MAX_RANK {
-		return fault.New(fault.BadTensor, "Input %q has the impossible shape %v.", want.Name, t.Shape)
-	}
-
-	size := t.Type.Size()
-	if t.Type == engine.Bytes && !validBytes(t.Data, n) || t.Type != engine.Bytes && int64(len(t.Data)) != n*int64(size) {
-		return fault.New(fault.BadTensor, "Input %q holds %d bytes, which is not what the shape %v of %s takes.",
-			want.Name, len(t.Data), t.Shape, t.Type)
-	}
-
-	data := t.Data
-	if size > 1 && uintptr(unsafe.Pointer(unsafe.SliceData(data)))%uintptr(size) != 0 {
-		data = slices.Clone(data) // the heap aligns to 8 and more
-	}
+	data := aligned(t)
 
 	ct := &r.in[i]
 	ct.elem = s.inTypes[i]
@@ -226,25 +176,7 @@ func (s *Session) fillInput(r *run, i int, t *engine.Tensor) error {
 	return nil
 }
 
-// validBytes reports whether data is exactly n length-prefixed elements.
-func validBytes(data []byte, n int64) bool {
-	for ; n > 0; n-- {
-		if len(data) < 4 {
-			return false
-		}
-
-		size := int64(binary.LittleEndian.Uint32(data))
-		if size > int64(len(data)-4) {
-			return false
-		}
-
-		data = data[4+size:]
-	}
-
-	return len(data) == 0
-}
-
-func (s *Session) results(r *run) []engine.Tensor {
+func (s *shimSession) results(r *run) []engine.Tensor {
 	out := make([]engine.Tensor, int(r.c.outputs))
 	rank := 0
 
@@ -257,7 +189,7 @@ func (s *Session) results(r *run) []engine.Tensor {
 	for i := range out {
 		ct := &r.out[i]
 		t := &out[i]
-		t.Name, t.Type = s.outputName(r.names[i]), dataType(ct.elem)
+		t.Name, t.Type = s.outputName(r.names[i]), dataType(int(ct.elem))
 
 		if ct.rank > C.SL_MAX_RANK {
 			t.Type = engine.Invalid
@@ -285,7 +217,7 @@ func (s *Session) results(r *run) []engine.Tensor {
 	return out
 }
 
-func (s *Session) outputName(name *C.char) string {
+func (s *shimSession) outputName(name *C.char) string {
 	for i, n := range s.outNames {
 		if n == name {
 			return s.outputs[i].Name
@@ -295,22 +227,16 @@ func (s *Session) outputName(name *C.char) string {
 	return ""
 }
 
-// runError classifies a failed run. ONNX Runtime says "fail" for inputs that an operator
-// cannot work on as well as for itself being out of memory; only the text tells.
-func (s *Session) runError(ctx context.Context, st *C.OrtStatus) error {
-	code, text := s.e.status(st)
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("run model: %w", err)
+func (s *shimSession) runError(ctx context.Context, st *C.OrtStatus) error {
+	_, text := s.e.status(st)
+
+	return runError(ctx, text)
+}
+
+func flag(on bool) C.int {
+	if on {
+		return 1
 	}
 
-	text = cleanText(text)
-
-	for _, own := range []string{"allocate memory", "bad_alloc", "bad allocation", "out of memory", "CUDA", "CUDNN", "CUBLAS"} {
-		if strings.Contains(text, own) {
-			return fault.Wrap(fault.BackendFailed, fmt.Errorf("onnxruntime code %d: %s", code, text),
-				"The model could not be run.")
-		}
-	}
-
-	return fault.New(fault.BadTensor, "The model cannot work on this input: %s", text)
+	return 0
 }
