@@ -113,22 +113,24 @@ func FuzzSLO(f *testing.F) {
 	})
 }
 
-// server is a target whose p99 grows with the rate until it falls over at its capacity.
+// simulated is a target with a queue: its latency grows with the rate, and without end above its capacity.
 func simulated(capacity float64) loadtest.Trial {
+	const seconds = 5
+
 	return func(_ context.Context, rate float64) (*loadtest.Result, error) {
 		r := result(0, 0)
-		load := rate / capacity
+		n := int(math.Ceil(rate * seconds))
 
-		latency := 10 * time.Second
-		if load < 1 {
-			latency = time.Duration(float64(time.Millisecond) / (1 - load)) // an M/M/1 queue
+		for i := range n {
+			latency := 0.05 + float64(i)*(1/capacity-1/rate) // of request i, when each makes the queue longer
+			if rate < capacity {
+				latency = 0.001 / (1 - rate/capacity) // an M/M/1 queue
+			}
+
+			r.OK.Record(int64(latency * float64(time.Second)))
 		}
 
-		for range 1000 {
-			r.OK.Record(int64(latency))
-		}
-
-		r.Requests, r.Rate, r.Latency = 1000, min(rate, capacity), r.OK
+		r.Requests, r.Rate, r.Latency, r.Elapsed = int64(n), min(rate, capacity), r.OK, seconds*time.Second
 		r.Good = r.Rate
 
 		return r, nil

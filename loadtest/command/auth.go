@@ -169,9 +169,25 @@ func (r *resolver) get(ctx context.Context, base *url.URL, path string) ([]byte,
 		return nil, fmt.Errorf("read %s: %w", u, err)
 	}
 
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+		return nil, &refusedError{u.Host, resp.StatusCode, told(data)}
+	}
+
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("read %s: HTTP %s %s", u, resp.Status, bytes.TrimSpace(data[:min(len(data), 200)]))
 	}
 
 	return data, nil
+}
+
+// refusedError tells that the target does not take the credentials.
+type refusedError struct {
+	host   string
+	status int
+	told   string
+}
+
+// Error implements error.
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("%s refuses the credentials: HTTP %d %s", e.host, e.status, e.told)
 }

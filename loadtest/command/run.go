@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,7 +86,10 @@ func (s *session) do(ctx context.Context) error {
 		return err
 	}
 
-	before := s.resolver.stats(ctx, s.target)
+	var before []modelStats
+	if s.speaksV2() {
+		before = s.resolver.stats(ctx, s.target)
+	}
 
 	if err := s.mode(ctx); err != nil {
 		return err
@@ -98,6 +102,13 @@ func (s *session) do(ctx context.Context) error {
 	}
 
 	return nil
+}
+
+// speaksV2 tells whether the target may be asked for statistics: no other server gets requests that nobody asked for.
+func (s *session) speaksV2() bool {
+	path := s.target.url.Path
+
+	return len(s.flags.services) > 0 || s.flags.mix != "" || s.flags.v2 != "" || strings.HasPrefix(path, "/v1/infers/") || strings.Contains(path, "/v2/")
 }
 
 // look sends the first request.

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -75,6 +76,10 @@ func (r *resolver) onlyModel(ctx context.Context, base *url.URL) (string, error)
 	}
 
 	data, err := r.get(ctx, base, "/v2/models/stats")
+	if refused := (*refusedError)(nil); errors.As(err, &refused) {
+		return "", err
+	}
+
 	if err != nil {
 		return "", fmt.Errorf("--v2: give --model (%w)", err)
 	}
