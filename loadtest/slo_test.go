@@ -145,7 +145,7 @@ func TestSearchFindsTheHighestRate(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, capacity := range []float64{3, 150, 1000, 77_777} {
+	for _, capacity := range []float64{40, 150, 1000, 77_777} {
 		for _, c := range []loadtest.SearchConfig{{Low: 100}, {Low: 1}, {Low: 10, High: 200_000}, {Low: 50_000}} {
 			res, err := loadtest.Search(t.Context(), c, slo, simulated(capacity))
 			if err != nil {
