@@ -205,7 +205,7 @@ func (b *builder) socketDir() (string, error) {
 
 // gateway builds the request path, without its doors.
 func (b *builder) gateway() error {
-	client, err := upstream.New(upstream.Config{})
+	client, err := upstream.New(b.settings.Routing.upstream())
 	if err != nil {
 		return fmt.Errorf("prepare upstream: %w", err)
 	}

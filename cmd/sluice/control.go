@@ -64,7 +64,7 @@ func (b *builder) identity() error {
 func (c *controlPlane) listen(b *builder) error {
 	deps := api.Deps{
 		Store: b.store, Registry: c.registry, Ring: b.ring, Gate: c.identity,
-		Usage: usageByID{b.system}, Routes: c.identity.Routes(),
+		Usage: usageByID{b.system}, Routes: c.identity.Routes(), Logs: b.logs(),
 	}
 	cfg := api.Config{
 		EdgeURL: func() string { return b.edgeURL() },

@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/limit"
 	"github.com/sluice-gateway/sluice/gateway/plan"
+	"github.com/sluice-gateway/sluice/gateway/upstream"
 	"github.com/sluice-gateway/sluice/internal/config"
 	"github.com/sluice-gateway/sluice/router/pool"
 )
@@ -58,6 +59,8 @@ type routingSettings struct {
 	QueueWait   config.Duration `yaml:"queue_wait"`
 	// SlowStart is how long a new instance takes to its full share.
 	SlowStart config.Duration `yaml:"slow_start"`
+	// StreamIdle is how long a streamed answer may pause, where the service has no bound of its own.
+	StreamIdle config.Duration `yaml:"stream_idle"`
 	// Node is the machine of this gateway; instances on it are preferred.
 	Node string `yaml:"node"`
 }
@@ -78,6 +81,7 @@ func defaultRouting() routingSettings {
 		Timeout: config.Duration(p.Timeout), Attempts: p.Attempts, Buffer: config.ByteSize(g.BufferBytes),
 		Patience: config.Duration(g.Patience), RetryRatio: g.RetryRatio, MaxInFlight: p.Pool.MaxInFlight,
 		MaxQueue: p.Pool.MaxQueue, QueueWait: config.Duration(p.Pool.QueueWait), SlowStart: config.Duration(p.Pool.SlowStart),
+		StreamIdle: config.Duration(upstream.Config{}.Defaults().StreamIdle),
 	}
 }
 
@@ -97,6 +101,11 @@ func orNone(d config.Duration) time.Duration {
 	}
 
 	return d.D()
+}
+
+// upstream is the configuration of the connections to instances.
+func (r *routingSettings) upstream() upstream.Config {
+	return upstream.Config{StreamIdle: r.StreamIdle.D()}
 }
 
 // corridor is the configuration of the corridor.
@@ -120,6 +129,7 @@ func (s *settings) validateTraffic() error {
 	return errors.Join(
 		config.Prefix("admission", s.Admission.limits(limit.Hooks{}).Validate()),
 		config.Prefix("routing", s.Routing.corridor().Validate()),
+		config.Prefix("routing", s.Routing.upstream().Validate()),
 		config.Prefix("routing", s.Routing.plan(s.Edge.Limits.Body, pool.Hooks{}).Validate()),
 	)
 }

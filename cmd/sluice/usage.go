@@ -48,3 +48,12 @@ func (u usageByID) ServiceUsage(serviceID string) api.ServiceUsage {
 
 	return out
 }
+
+// logs are those of the instances that this process runs, nil if it runs none.
+func (s *system) logs() api.Logs {
+	if s.launcher == nil {
+		return nil
+	}
+
+	return s.launcher
+}

@@ -59,6 +59,8 @@ type Deps struct {
 	Gate     web.Gatekeeper
 	// Usage may be nil.
 	Usage Usage
+	// Logs of instances; nil where no instances run.
+	Logs Logs
 	// Routes of others that are served beside, such as those of identity.
 	Routes []web.Route
 }

@@ -50,6 +50,8 @@ func (a *API) serviceRoutes() []web.Route {
 		get("ShowServiceMonitorInfo", "/monitor", auth.ActionServiceGetMonitor, a.showMonitor),
 		get("ShowServiceUpdateLogs", "/logs", auth.ActionServiceGetLogs, a.showLogs),
 		get("ShowServiceEvents", "/events", auth.ActionServiceGetEvents, a.showEvents),
+		get("ListServiceInstances", "/instances", auth.ActionServiceGet, a.listInstances),
+		get("ShowInstanceLog", "/instances/{instance_id}/logs", auth.ActionServiceGetLogs, a.showInstanceLog),
 		get("ListPredictEndpoints", "/predict/endpoints", auth.ActionServiceGet, a.listEndpoints),
 		{Name: "BatchCreateServiceTags", Method: http.MethodPost, Pattern: one + "/tags/create", Action: auth.ActionServiceUpdate, Resource: "service_id", Handle: a.createTags},
 		{Name: "BatchDeleteServiceTags", Method: http.MethodDelete, Pattern: one + "/tags/delete", Action: auth.ActionServiceUpdate, Resource: "service_id", Handle: a.deleteTags},

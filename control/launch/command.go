@@ -140,13 +140,7 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 	args = append(args, "--parent-fd", strconv.Itoa(parentFD), "--")
 
 	for _, a := range m.Config.Command {
-		args = append(args, os.Expand(a, func(name string) string {
-			if name == "PORT" {
-				return strconv.Itoa(port)
-			}
-
-			return "$" + name
-		}))
+		args = append(args, expandPort(a, strconv.Itoa(port)))
 	}
 
 	cmd := exec.CommandContext(ctx, cfg.Supervisor[0], args...) //nolint:gosec // running the package is the purpose
@@ -160,6 +154,42 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 	}
 
 	return cmd, nil
+}
+
+// expandPort puts the port in the place of $PORT and ${PORT}. Everything else stays, for the engine or a
+// shell to see.
+func expandPort(arg, port string) string {
+	var out strings.Builder
+
+	for {
+		before, after, found := strings.Cut(arg, "$")
+		out.WriteString(before)
+
+		if !found {
+			return out.String()
+		}
+
+		rest, braces := strings.CutPrefix(after, "{PORT}")
+		plain := strings.TrimPrefix(after, "PORT")
+
+		switch {
+		case braces:
+			out.WriteString(port)
+		case len(plain) < len(after) && (plain == "" || !nameByte(plain[0])):
+			out.WriteString(port)
+
+			rest = plain
+		default:
+			out.WriteByte('$')
+		}
+
+		arg = rest
+	}
+}
+
+// nameByte reports whether c may stand in the name of a variable.
+func nameByte(c byte) bool {
+	return c == '_' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
 }
 
 // choosePort takes the package's port or a free one that no other process of ours was told to use.

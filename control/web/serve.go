@@ -119,6 +119,10 @@ func (r *Request) Authorize(action, projectID, id string) error {
 }
 
 func (rt *Router) send(w http.ResponseWriter, r *Request, answer any) int {
+	if s, ok := answer.(Stream); ok {
+		return rt.stream(w, r, &s)
+	}
+
 	reply, ok := answer.(Reply)
 	if !ok {
 		reply = Reply{Status: http.StatusOK, Body: answer}

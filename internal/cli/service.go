@@ -21,6 +21,7 @@ func serviceCommand() *cobra.Command {
 	cmd.AddCommand(
 		serviceCreate(b), serviceList(b), serviceGet(b), serviceSet(b, "start", "running"), serviceSet(b, "stop", "stopped"),
 		serviceDelete(b), serviceEvents(b), serviceWatch(b), servicePredict(b), serviceExplain(b),
+		serviceInstances(b), serviceLogs(b),
 	)
 
 	return cmd
