@@ -25,7 +25,7 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race lint fuzz bench check arch fmt clean
+.PHONY: help setup build run test race lint fuzz bench bench-edge check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 
 bench: setup ## Run the benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
+	@mkdir -p docs/benchmarks
+	$(GO) run ./test/bench/edge -bin $(BIN) -out docs/benchmarks/edge.md $(EDGE)
 
 check: ## Cheap checks: formatting, go vet, and a build of everything else without cgo
 	@unformatted=$$(git ls-files '*.go' 2>/dev/null | xargs gofmt -l); \
