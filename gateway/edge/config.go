@@ -82,7 +82,8 @@ type Drain struct {
 	Delay config.Duration `yaml:"delay"`
 	// Deadline is how long requests in flight may take after that.
 	Deadline config.Duration `yaml:"deadline"`
-	// WebSocketSpread: WebSockets are told good-bye at times spread over this, from when the doors close.
+	// WebSocketSpread: WebSockets are told good-bye at times spread over this, from when the doors close;
+	// never over more than Deadline.
 	WebSocketSpread config.Duration `yaml:"ws_spread"`
 }
 
@@ -150,7 +151,7 @@ func (c *Config) Validate() error {
 
 	c.Limits.validate(add)
 	c.WebSocket.validate(add)
-	add(c.Drain.WebSocketSpread >= 0 && (c.Drain.WebSocketSpread <= c.Drain.Deadline), "drain.ws_spread", "must not be longer than deadline")
+	add(c.Drain.WebSocketSpread >= 0, "drain.ws_spread", "must not be negative")
 	c.Timeouts.validate(add)
 
 	add(c.Log.Sample >= 1, "access_log.sample", "must be at least 1")

@@ -26,7 +26,7 @@ func (e *Edge) drain(ctx context.Context) Summary {
 		e.log.Warn("edge cannot close a door", slog.String("err", err.Error()))
 	}
 
-	e.tunnels.Drain(e.cfg.Drain.WebSocketSpread.D())
+	e.tunnels.Drain(min(e.cfg.Drain.WebSocketSpread.D(), e.cfg.Drain.Deadline.D()))
 
 	e.wait(ctx, e.cfg.Drain.Deadline.D(), func() bool {
 		e.conns.each(func(c *conn) { c.wake() })
