@@ -184,7 +184,7 @@ func readPackage(src Source) (*pack, error) {
 
 	if !st.IsDir() {
 		p.dir, p.model = filepath.Dir(src.Dir), filepath.Base(src.Dir)
-		p.config.ModelType = string(spec.EngineONNX)
+		p.config.ModelType, p.config.Serving = string(spec.EngineONNX), &spec.Serving{}
 
 		return p, nil
 	}

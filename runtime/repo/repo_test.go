@@ -31,6 +31,27 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
+// A source may be a model file by itself, with nothing beside it.
+func TestASourceMayBeAFile(t *testing.T) {
+	t.Parallel()
+
+	r := start(t, repo.Config{}, fake(enginetest.Echo(1)), repo.Hooks{})
+	add(t, r, "m", "1", filepath.Join(pkg(t, ""), "model.onnx"))
+
+	h, err := r.Acquire("m", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+
+	res, err := h.Infer(t.Context(), request(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	res.Release()
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pkg writes a package; config "" means a bare model.

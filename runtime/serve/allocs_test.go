@@ -3,43 +3,9 @@
 package serve_test
 
 import (
-	"context"
-	"log/slog"
 	"testing"
 	"time"
-
-	"github.com/sluice-gateway/sluice/runtime/batch"
-	"github.com/sluice-gateway/sluice/runtime/engine"
-	"github.com/sluice-gateway/sluice/runtime/serve"
 )
-
-type noHeader struct{}
-
-func (noHeader) Get(string) []byte { return nil }
-
-func exchange(tb testing.TB) (app *serve.App, x *serve.Exchange, body []byte) {
-	tb.Helper()
-
-	one := echoModel("one", false, engine.Info{Name: "x", Type: engine.FP32, Shape: []int64{-1}})
-	outs := []engine.Tensor{{Name: "OUT_x", Type: engine.FP32, Shape: []int64{4}, Data: make([]byte, 16)}}
-	one.run = func(context.Context, *batch.Request) ([]engine.Tensor, error) { return outs, nil }
-
-	app, err := serve.New(serve.Config{}, &fakeModels{models: map[string]*fakeModel{"one": one}}, &serve.State{}, serve.Hooks{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		tb.Fatal(err)
-	}
-
-	return app, &serve.Exchange{}, []byte(`{"inputs":[{"name":"x","shape":[4],"datatype":"FP32","data":[1,2,3,4.5]}]}`)
-}
-
-func infer(app *serve.App, x *serve.Exchange, body, out []byte, now time.Time) {
-	*x = serve.Exchange{
-		Method: []byte("POST"), Path: []byte("/v2/models/one/infer"), Body: body, Header: noHeader{},
-		Context: context.Background(), Start: now, Out: out[:0],
-	}
-
-	app.Serve(x)
-}
 
 func TestAllocsFewForAnInference(t *testing.T) {
 	app, x, body := exchange(t)

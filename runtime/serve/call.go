@@ -52,7 +52,7 @@ func (c *call) release() {
 	c.v2.Reset()
 
 	if cap(c.body)+c.v2.Memory() > keepCall {
-		*c = *newCall(c.app)
+		return // too much memory to keep; the pool makes another
 	}
 
 	c.app.calls.Put(c)
