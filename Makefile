@@ -25,10 +25,10 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race lint fuzz bench bench-edge check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge check arch fmt clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch what is missing: ONNX Runtime, through npm or pip (does nothing when it is there)
 	@command -v $(GO) >/dev/null 2>&1 || { echo "setup: $(GO) is not on PATH; install Go 1.26 or newer" >&2; exit 1; }
@@ -46,6 +46,9 @@ test: setup ## Run all tests with the race detector (PKG=./... TIMEOUT=9m)
 
 race: setup ## Run the tests five times over with the race detector, for rare orders (PKG=./router/...)
 	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -count=5 -timeout 30m $(PKG)
+
+conformance: setup ## Serve every model of Debian's libonnx-testdata in every protocol (SLUICE_ONNX_TESTDATA=dir)
+	SLUICE_CONFORMANCE=all $(GO) test -count=1 -timeout 9m -run '^TestModels$$' -v ./test/conformance
 
 lint: $(GOLANGCI) ## Run golangci-lint, installed into bin/ at a pinned version
 	$(GOLANGCI) run $(PKG)
