@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-gateway/sluice/gateway/upstream"
 	"github.com/sluice-gateway/sluice/internal/lifecycle"
 	"github.com/sluice-gateway/sluice/internal/ortlib"
+	"github.com/sluice-gateway/sluice/internal/pkgstore"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 	"github.com/sluice-gateway/sluice/internal/telemetry/controltel"
@@ -69,6 +70,8 @@ type builder struct {
 	tls      *tlsconf.Source
 	handler  *gateway.Gateway
 	upstream *upstream.Client
+	packages *pkgstore.Store
+	sockets  string           // directory of the workers' sockets and the admin door
 	etcd     *clientv3.Client // nil if it is embedded
 	node     string
 }
@@ -99,8 +102,7 @@ func (b *builder) workers() error {
 		return fmt.Errorf("find ONNX Runtime: %w", err)
 	}
 
-	sockets, err := b.socketDir()
-	if err != nil {
+	if b.sockets, err = b.socketDir(); err != nil {
 		return err
 	}
 
@@ -109,10 +111,12 @@ func (b *builder) workers() error {
 	b.launcher, err = launch.NewLocal(launch.Config{
 		Runtime: binary,
 		RuntimeArgs: []string{
-			"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + sockets + "/",
+			"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
 		},
 		LogDir: filepath.Join(b.settings.DataDir, "logs"),
 		Env:    []string{ortlib.Env + "=" + library},
+		// The state may come from a data directory with another name.
+		Packages: b.packages.Path,
 	}, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare workers: %w", err)
@@ -341,6 +345,10 @@ func (b *builder) listeners() error {
 		}
 
 		b.group.Add("control API", b.control.serve)
+
+		if err := b.listenAdmin(b.sockets); err != nil {
+			return err
+		}
 	}
 
 	if b.handler == nil {

@@ -39,6 +39,8 @@ type settings struct {
 	Models    modelSettings     `yaml:"models"`
 	// Deploy lists services that are made at start unless a service of that name exists.
 	Deploy []deploySettings `yaml:"deploy"`
+	// AllowDamaged starts although the package of a service is damaged; a flag, not a key.
+	AllowDamaged bool `yaml:"-"`
 }
 
 type logSettings struct {
@@ -227,6 +229,15 @@ func (s *settings) load(path string) error {
 	}
 
 	return err
+}
+
+// keyring is the file with the keys that secrets are sealed with.
+func (s *settings) keyring() string {
+	if s.Keyring != "" {
+		return s.Keyring
+	}
+
+	return filepath.Join(s.DataDir, "keyring")
 }
 
 func relativeTo(base, path string) string {

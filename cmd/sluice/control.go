@@ -20,7 +20,6 @@ import (
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/fault"
-	"github.com/sluice-gateway/sluice/internal/pkgstore"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -39,22 +38,27 @@ type controlPlane struct {
 // identity opens users, credentials and the model registry.
 func (b *builder) identity() error {
 	id, err := identity.Open(b.ctx, identity.Config{
-		BootstrapFile: filepath.Join(b.settings.DataDir, "bootstrap.json"),
+		BootstrapFile: filepath.Join(b.settings.DataDir, bootstrapFile),
 	}, b.store, b.ring, b.log)
 	if err != nil {
 		return fmt.Errorf("open identity: %w", err)
 	}
 
-	packages, err := pkgstore.New(pkgstore.Config{Dir: filepath.Join(b.settings.DataDir, "packages")})
-	if err != nil {
-		return fmt.Errorf("open the package store: %w", err)
+	if b.packages, err = openPackages(b.settings); err != nil {
+		return err
+	}
+
+	if b.role == roleAll && b.etcd == nil {
+		if err := b.checkPackages(); err != nil {
+			return err
+		}
 	}
 
 	b.control = &controlPlane{
 		identity: id,
 		registry: registry.New(registry.Config{
 			Hidden: []string{b.settings.DataDir}, SourceRoots: b.settings.Models.SourceRoots,
-		}, b.store, packages, b.log),
+		}, b.store, b.packages, b.log),
 	}
 
 	return nil

@@ -78,7 +78,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), gatewayCommand(), controlCommand(), loadtestCommand(), superviseCommand())
+	root.AddCommand(serveCommand(), gatewayCommand(), controlCommand(), loadtestCommand(), superviseCommand(), backupCommand(), restoreCommand())
 	root.AddCommand(cli.Commands()...)
 
 	return root

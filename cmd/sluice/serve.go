@@ -22,7 +22,7 @@ import (
 type serveFlags struct {
 	config, data                          string
 	edgeHTTP, edgeHTTPS, controlAt, opsAt string
-	check                                 bool
+	check, allowDamaged                   bool
 }
 
 func serveCommand() *cobra.Command {
@@ -66,6 +66,10 @@ func roleCommand(r role, short, example string) *cobra.Command {
 	fl.StringVar(&f.edgeHTTPS, "edge-https", "", "address of the edge for HTTPS, host:port")
 	fl.StringVar(&f.controlAt, "control", "", "address of the control API, host:port")
 	fl.StringVar(&f.opsAt, "ops", "", "address for metrics, health and profiles, host:port")
+	if r == roleAll {
+		fl.BoolVar(&f.allowDamaged, "allow-damaged", false, "start although the package of a service is damaged")
+	}
+
 	fl.BoolVar(&f.check, "check", false, "validate the configuration and exit")
 
 	return cmd
@@ -74,6 +78,7 @@ func roleCommand(r role, short, example string) *cobra.Command {
 // apply loads the file and puts the flags over it.
 func (f *serveFlags) apply(s *settings) error {
 	fileErr := s.load(f.config)
+	s.AllowDamaged = f.allowDamaged
 
 	for _, o := range []struct {
 		flag string

@@ -38,7 +38,7 @@ func (b *builder) state() error {
 		return err
 	}
 
-	return b.openKeyring(dir)
+	return b.openKeyring()
 }
 
 func (b *builder) openEtcd(dir string) error {
@@ -66,30 +66,42 @@ func (b *builder) openEtcd(dir string) error {
 
 	embedded, err := store.StartEmbedded(b.ctx, store.EmbeddedConfig{Dir: filepath.Join(dir, "etcd")}, b.log)
 	if err != nil {
-		return fmt.Errorf("open the state in %s: %w", dir, err)
+		err = fmt.Errorf("open the state in %s: %w", dir, err)
+		if errors.Is(err, store.ErrDamaged) {
+			err = damagedError{err}
+		}
+
+		return err
 	}
 
 	b.embedded = embedded
 	b.closers = append(b.closers, embedded.Close)
 	b.store = store.New(embedded.Client(), prefix)
 
+	if err := b.store.Check(b.ctx); err != nil {
+		return damagedError{fmt.Errorf("read the state in %s: %w", dir, err)}
+	}
+
 	return nil
 }
 
 // openKeyring loads the keys; only a process with a state of its own makes them.
-func (b *builder) openKeyring(dir string) error {
-	path, load := b.settings.Keyring, secretbox.Load
-	if path == "" {
-		path = filepath.Join(dir, "keyring")
+func (b *builder) openKeyring() error {
+	path, load := b.settings.keyring(), secretbox.Load
+
+	used, err := b.stateUsed()
+	if err != nil {
+		return err
 	}
 
-	if b.role == roleAll {
+	// A new key ring would open none of the secrets that are there.
+	if b.role == roleAll && !used {
 		load = secretbox.LoadOrCreate
 	}
 
 	ring, err := load(path)
 	if err != nil {
-		return fmt.Errorf("open the key ring: %w", err)
+		return damagedError{fmt.Errorf("open the key ring: %w", err)}
 	}
 
 	b.ring = ring

@@ -53,6 +53,7 @@ type system struct {
 	edge      *edge.Edge
 	ops       *telemetry.Ops
 	usage     *telemetry.Usage
+	admin     string // address of the admin door
 
 	phase    atomic.Pointer[string]
 	degraded atomic.Pointer[string] // why not everything works, though predictions do
@@ -147,6 +148,7 @@ func (s *system) endpoints() map[string]string {
 
 	if s.control != nil {
 		e["control"] = s.control.url()
+		e["admin"] = s.admin
 	}
 
 	return e
@@ -175,6 +177,9 @@ func baseURL(scheme, addr string) string {
 
 // endpointsFile in the data directory holds the base URLs with the real ports.
 const endpointsFile = "endpoints.json"
+
+// bootstrapFile in the data directory holds the credentials of the first administrator.
+const bootstrapFile = "bootstrap.json"
 
 // settlePatience bounds how long a start waits for services that neither run nor fail.
 const settlePatience = 3 * time.Minute

@@ -108,7 +108,7 @@ func (p *process) command(ctx context.Context) (*exec.Cmd, error) {
 func (p *process) workerCommand(ctx context.Context) *exec.Cmd {
 	m, cfg := p.task.Model, &p.owner.cfg
 	args := append([]string{
-		"serve", "--package", m.Package.Dir, "--model", m.Name, "--version", m.Version,
+		"serve", "--package", cfg.packageDir(&m.Package), "--model", m.Name, "--version", m.Version,
 		"--listen", net.JoinHostPort(cfg.ListenHost, "0"),
 		"--ready-fd", strconv.Itoa(readyFD), "--parent-fd", strconv.Itoa(parentFD),
 	}, cfg.RuntimeArgs...)
@@ -122,7 +122,7 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 		return nil, errors.New(`the package has no "command", and this machine runs no images`)
 	}
 
-	dir := m.Package.Dir
+	dir := cfg.packageDir(&m.Package)
 	if wd := m.Config.WorkingDir; wd != "" {
 		if !filepath.IsLocal(wd) {
 			return nil, fmt.Errorf("working_dir %q leaves the package", wd)

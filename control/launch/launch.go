@@ -39,6 +39,23 @@ type Config struct {
 	Env []string
 	// ListenHost is the interface that workers listen on. Default 127.0.0.1.
 	ListenHost string
+	// Packages is where this machine keeps the package with a tree hash. A package that is
+	// not there is looked for where its model says. Nil means always there.
+	Packages func(tree string) string
+}
+
+// packageDir is the directory of a model's files on this machine.
+func (c *Config) packageDir(ref *spec.PackageRef) string {
+	if c.Packages == nil || ref.TreeSHA256 == "" {
+		return ref.Dir
+	}
+
+	dir := c.Packages(ref.TreeSHA256)
+	if _, err := os.Stat(dir); err != nil {
+		return ref.Dir
+	}
+
+	return dir
 }
 
 func (c *Config) ensureDefaults() error {

@@ -313,3 +313,10 @@ func (g *Registry) dropPackage(ctx context.Context, tree string) error {
 
 	return g.pkgs.Remove(tree)
 }
+
+// Hold keeps packages from being removed until release is called.
+func (g *Registry) Hold() (release func()) {
+	g.placing.RLock()
+
+	return g.placing.RUnlock
+}

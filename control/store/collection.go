@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -44,10 +45,17 @@ type Collection[T any] struct {
 	prefix string // ends in "/"
 }
 
+// envelope is how a document is stored. Documents of early releases have no checksum.
 type envelope struct {
 	Version int             `json:"v"`
+	Sum     uint32          `json:"c,omitempty"` // of Data
 	Data    json.RawMessage `json:"d"`
 }
+
+//nolint:gochecknoglobals // immutable
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
 
 func newCollection[T any](cli *clientv3.Client, prefix, kind string) Collection[T] {
 	return Collection[T]{cli: cli, kind: kind, prefix: prefix + kind + "/"}
@@ -232,7 +240,7 @@ func (c Collection[T]) encode(id string, v T) (string, error) {
 		return "", c.wrap("encode", id, err)
 	}
 
-	raw, err := json.Marshal(envelope{Version: schemaVersion, Data: data})
+	raw, err := json.Marshal(envelope{Version: schemaVersion, Sum: checksum(data), Data: data})
 	if err != nil {
 		return "", c.wrap("encode", id, err)
 	}
@@ -243,16 +251,12 @@ func (c Collection[T]) encode(id string, v T) (string, error) {
 func (c Collection[T]) item(key, raw []byte, rev int64) (Item[T], error) {
 	item := Item[T]{ID: string(key[len(c.prefix):]), Revision: rev}
 
-	var e envelope
-	if err := json.Unmarshal(raw, &e); err != nil {
+	data, err := open(raw)
+	if err != nil {
 		return item, c.wrap("decode", item.ID, err)
 	}
 
-	if e.Version > schemaVersion {
-		return item, c.wrap("decode", item.ID, ErrNewerSchema)
-	}
-
-	if err := json.Unmarshal(e.Data, &item.Value); err != nil {
+	if err := json.Unmarshal(data, &item.Value); err != nil {
 		return item, c.wrap("decode", item.ID, err)
 	}
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -92,7 +95,7 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 		return e, nil
 	case err = <-e.etcd.Err():
 	case text := <-e.guard.failed:
-		err = fmt.Errorf("%w: %s", ErrDamaged, text)
+		err = reason(text)
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
@@ -216,7 +219,7 @@ func (g *guard) start(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error)
 
 		defer func() {
 			if p := recover(); p != nil {
-				r.err = fmt.Errorf("%w: %v", ErrDamaged, p)
+				r.err = reason(fmt.Sprint(p))
 			}
 
 			result <- r
@@ -234,8 +237,19 @@ func (g *guard) start(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error)
 
 		return nil, g.explain(cfg.Dir, r.err)
 	case text := <-g.failed:
-		return nil, fmt.Errorf("start embedded etcd in %s: %w: %s", cfg.Dir, ErrDamaged, text)
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, reason(text))
 	}
+}
+
+// reason tells damage from a disk that is full or may not be written.
+func reason(text string) error {
+	for _, healthy := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT, syscall.EACCES, syscall.EFBIG} {
+		if strings.Contains(text, healthy.Error()) {
+			return errors.New(text)
+		}
+	}
+
+	return fmt.Errorf("%w: %s", ErrDamaged, text)
 }
 
 type startResult struct {
@@ -247,32 +261,94 @@ type startResult struct {
 func (g *guard) explain(dir string, err error) error {
 	select {
 	case text := <-g.failed:
-		return fmt.Errorf("start embedded etcd in %s: %w: %s", dir, ErrDamaged, text)
+		return fmt.Errorf("start embedded etcd in %s: %w", dir, reason(text))
 	default:
 	}
 
 	_, statErr := os.Stat(filepath.Join(dir, "member", "member"))
-	if statErr == nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, ErrDamaged) {
+	if statErr == nil && !errors.Is(err, ErrDamaged) && errors.Is(reason(err.Error()), ErrDamaged) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 
 	return fmt.Errorf("start embedded etcd in %s: %w", dir, err)
 }
 
-// checkDatabase looks at the head of the database first, because etcd opens it in a
-// goroutine of its own.
-func checkDatabase(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+// structureBytes bounds the database that a start walks through page by page.
+const structureBytes = 256 << 20
+
+// checkDatabase looks at the database first, because etcd opens it in a goroutine of its own,
+// and a page that is not there ends the process.
+func checkDatabase(path string) (err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+
+	if err != nil {
+		return fmt.Errorf("look at the database: %w", err)
+	}
+
+	// Reading beyond a truncated file is a fault of memory, which is an error here.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: %v", path, p)
+		}
+	}()
 
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 
+	// A database with damage is not closed: that would wait for its transaction.
+	if err := db.View(func(tx *bbolt.Tx) error { return checkPages(tx, info.Size()) }); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", path, err)
+	}
+
+	return nil
+}
+
+func checkPages(tx *bbolt.Tx, size int64) error {
+	if tx.Size() > size {
+		return fmt.Errorf("it has %d bytes, and its head says %d", size, tx.Size())
+	}
+
+	if size > structureBytes {
+		return nil
+	}
+
+	return walk(tx.Cursor(), func(name []byte) *bbolt.Bucket { return tx.Bucket(name) })
+}
+
+// walk reads every key, and so every page that is in use.
+func walk(c *bbolt.Cursor, bucket func([]byte) *bbolt.Bucket) error {
+	var last []byte
+
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if last != nil && bytes.Compare(last, k) >= 0 {
+			return errors.New("its keys are out of order")
+		}
+
+		last = k
+
+		if v != nil {
+			continue
+		}
+
+		b := bucket(k)
+		if b == nil {
+			return fmt.Errorf("the bucket %q cannot be opened", k)
+		}
+
+		if err := walk(b.Cursor(), b.Bucket); err != nil {
+			return err
+		}
 	}
 
 	return nil
