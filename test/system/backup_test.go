@@ -12,7 +12,7 @@ import (
 )
 
 // quickStop ends within moments.
-const quickStop = "runtime: {drain_delay: 200ms, grace: 10s}\nedge: {drain: {delay: 100ms, deadline: 5s}}\n"
+const quickStop = "runtime: {drain_delay: 200ms, grace: 10s}\nedge: {drain: {delay: 100ms, deadline: 5s, ws_spread: 100ms}}\n"
 
 // tool runs the binary once and returns its exit code and both outputs.
 func tool(tb testing.TB, args ...string) (code int, out string) {
