@@ -17,6 +17,8 @@ TIMEOUT  ?= 9m
 FUZZTIME ?= 20s
 BENCH    ?= .
 BENCHTIME ?= 200ms
+COUNT     ?= 6
+BASE      ?= main
 
 GOLANGCI_VERSION := v2.12.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
@@ -25,10 +27,10 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile check arch fmt clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch what is missing: ONNX Runtime, through npm or pip (does nothing when it is there)
 	@command -v $(GO) >/dev/null 2>&1 || { echo "setup: $(GO) is not on PATH; install Go 1.26 or newer" >&2; exit 1; }
@@ -66,12 +68,21 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 	  done; \
 	done
 
-bench: setup ## Run the benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
+bench: build ## Measure everything against nginx, HAProxy, wrk and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-only edge')
+	$(GO) run ./test/bench $(BENCHFLAGS)
+
+microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
 bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
 	@mkdir -p docs/benchmarks
 	$(GO) run ./test/bench/edge -bin $(BIN) -out docs/benchmarks/edge.md $(EDGE)
+
+bench-compare: setup ## Compare the Go benchmarks with another revision: BASE=main (COUNT=6 BENCH=regexp PKG=./...)
+	@sh test/bench/compare.sh '$(BASE)' '$(BENCH)' '$(BENCHTIME)' '$(COUNT)' '$(PKG)'
+
+profile: setup ## Write CPU and allocation profiles of each stage of a request to bin/profiles
+	@sh test/bench/profile.sh '$(BENCHTIME)'
 
 check: ## Cheap checks: formatting, go vet, and a build of everything else without cgo
 	@unformatted=$$(git ls-files '*.go' 2>/dev/null | xargs gofmt -l); \

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRatiosOfRounds(t *testing.T) {
+	t.Parallel()
+
+	for _, tc := range []struct {
+		of, to []float64
+		want   string
+	}{
+		{[]float64{100, 400}, []float64{100, 100}, "2.00 (1.00–4.00)"},
+		{[]float64{50}, []float64{100}, "0.50 (0.50–0.50)"},
+		{[]float64{0, 1}, []float64{1, 1}, "–"},
+		{nil, nil, "–"},
+	} {
+		if got := ratio(tc.of, tc.to); got != tc.want {
+			t.Errorf("%v to %v: %s, want %s", tc.of, tc.to, got, tc.want)
+		}
+	}
+}
+
+func TestProcessorTimeOfATree(t *testing.T) {
+	t.Parallel()
+
+	// A shell that leaves the work to a child.
+	p, err := start(t.Context(), filepath.Join(t.TempDir(), "out"), "sh", "-c", `sh -c 'while :; do :; done' & wait`)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	deadline := time.Now().Add(20 * time.Second)
+	for p.cpu() < 50*time.Millisecond && time.Now().Before(deadline) {
+		<-time.After(10 * time.Millisecond)
+	}
+
+	tree := p.tree()
+	if len(tree) < 2 || p.cpu() < 50*time.Millisecond {
+		t.Errorf("%d processes used %v", len(tree), p.cpu())
+	}
+
+	for _, pid := range tree[1:] {
+		if proc, err := os.FindProcess(pid); err == nil {
+			proc.Kill()
+		}
+	}
+
+	p.close()
+
+	if p.cpu() != 0 {
+		t.Error("a process that has ended uses the processor")
+	}
+}
+
+func TestPartsThatFailStandInTheReport(t *testing.T) {
+	t.Parallel()
+
+	b := &bench{log: &strings.Builder{}, report: &report{}}
+	b.one(part{title: "One", run: func(*bench) error { return skip("there is no %s", "tool") }})
+	b.one(part{title: "Two", run: func(*bench) error { return errors.New("broken") }})
+	b.one(part{title: "Three", run: func(b *bench) error {
+		b.comparison([]measured{{name: "x", rates: []float64{10}, cpus: []float64{1}, p50: []float64{5}, p99: []float64{6}}})
+
+		return nil
+	}})
+
+	out := filepath.Join(t.TempDir(), "docs", "r.md")
+	if err := b.report.write(out, []string{"-only", "x"}); err != nil {
+		t.Fatal(err)
+	}
+
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, want := range []string{"## One\n\nSkipped: there is no tool.", "## Two\n\n**Failed:** broken", "| x | 10 | 1.00 (1.00–1.00) | 5 µs | 6 µs |", "-only x", "processors"} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("the report lacks %q:\n%s", want, data)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:gocritic // nothing is left to be undone
+	}
+}
+
+type options struct {
+	out, only string
+	duration  time.Duration
+	rounds    int
+}
+
+// bench is one run of the suite.
+type bench struct {
+	options
+
+	ctx    context.Context //nolint:containedctx // lives as long as the one run of this command
+	log    io.Writer
+	dir    string
+	report *report
+	sluice *system
+	echo   *upstream
+}
+
+// part is one section of the report.
+type part struct {
+	name, title string
+	run         func(*bench) error
+}
+
+func parts() []part {
+	return []part{
+		{"tool", "The load tool against wrk", (*bench).tool},
+		{"edge", "Edge against nginx and HAProxy", (*bench).edge},
+		{"worker", "Worker against a bare ONNX Runtime loop", (*bench).worker},
+		{"batching", "Batching curve", (*bench).batching},
+		{"auth", "Cost of authenticating", (*bench).auth},
+		{"payload", "Growth with the payload", (*bench).payload},
+		{"memory", "Memory of connections", (*bench).memory},
+		{"services", "Growth with services", (*bench).services},
+		{"start", "Cold start", (*bench).start},
+	}
+}
+
+// skipError is the reason why a part was not measured.
+type skipError struct{ reason string }
+
+// Error implements error.
+func (e *skipError) Error() string { return e.reason }
+
+func skip(format string, args ...any) error { return &skipError{fmt.Sprintf(format, args...)} }
+
+func run(ctx context.Context, args []string, log io.Writer) (err error) {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(log)
+
+	b := &bench{ctx: ctx, log: log, report: &report{}}
+
+	const (
+		duration = 6 * time.Second
+		rounds   = 3
+	)
+
+	fs.StringVar(&b.out, "out", filepath.Join("docs", "benchmarks", time.Now().Format(time.DateOnly)+".md"), "report to write")
+	fs.StringVar(&b.only, "only", "", "parts to run, with commas (default: all)")
+	fs.DurationVar(&b.duration, "duration", duration, "time for each target in a comparison, in all rounds")
+	fs.IntVar(&b.rounds, "rounds", rounds, "rounds A B A B of a comparison")
+
+	if err := fs.Parse(args); err != nil {
+		return err //nolint:wrapcheck // the flag package has told everything
+	}
+
+	if b.dir, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
+		return fmt.Errorf("temporary directory: %w", err)
+	}
+
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+
+	if b.echo, err = startUpstream(); err != nil {
+		return err
+	}
+	defer b.echo.close()
+
+	defer func() {
+		if b.sluice != nil {
+			b.sluice.close()
+		}
+	}()
+
+	for _, p := range parts() {
+		if b.only != "" && !strings.Contains(","+b.only+",", ","+p.name+",") {
+			continue
+		}
+
+		if ctx.Err() != nil {
+			return ctx.Err() //nolint:wrapcheck // interrupted
+		}
+
+		b.one(p)
+	}
+
+	return b.report.write(b.out, args)
+}
+
+// one runs a part. What goes wrong stands in the report, and the others are measured all the same.
+func (b *bench) one(p part) {
+	fmt.Fprintf(b.log, "== %s\n", p.title)
+	b.report.section(p.title)
+
+	err := p.run(b)
+
+	var skipped *skipError
+
+	switch {
+	case errors.As(err, &skipped):
+		b.report.text("Skipped: %s.", skipped.reason)
+	case err != nil:
+		b.report.text("**Failed:** %v", err)
+	}
+
+	if err != nil {
+		fmt.Fprintf(b.log, "   %v\n", err)
+	}
+}
+
+// system returns the Sluice under test, started when it is first needed.
+func (b *bench) system() (*system, error) {
+	if b.sluice != nil {
+		return b.sluice, nil
+	}
+
+	s, err := startSystem(b.ctx, filepath.Join(b.dir, "data"))
+	if err != nil {
+		return nil, err
+	}
+
+	b.sluice = s
+
+	return s, nil
+}

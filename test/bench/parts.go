@@ -1,0 +1,378 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-gateway/sluice/loadtest"
+)
+
+// tool compares the load tool with wrk on the same server, in turn.
+func (b *bench) tool() error {
+	if _, err := exec.LookPath("wrk"); err != nil {
+		return skip("wrk is not installed (apt-get install wrk)")
+	}
+
+	n, err := b.nginx("")
+	if err != nil {
+		return err
+	}
+	defer n.close()
+
+	const callers = 64
+
+	t := target{name: "sluice loadtest", url: n.url, method: "GET", concurrency: callers}
+	ours, theirs := measured{name: t.name}, measured{name: "wrk -t2 -c64"}
+	each := max(b.duration/time.Duration(b.rounds), time.Second).Round(time.Second)
+
+	for range b.rounds {
+		plan, err := t.plan(each)
+		if err != nil {
+			return err
+		}
+
+		res, err := loadtest.Run(b.ctx, plan)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+
+		ours.add(&t, res, res.Client.CPU)
+
+		if err := theirs.wrk(b, n.url, each); err != nil {
+			return err
+		}
+	}
+
+	b.comparison([]measured{theirs, ours})
+	b.report.text("The same nginx with a constant answer, 64 connections, two threads. The CPU is that of the tool itself.")
+
+	return b.schedule(&t, mean(ours.rates)/2)
+}
+
+func (m *measured) wrk(b *bench, url string, d time.Duration) error {
+	cmd := exec.CommandContext(b.ctx, "wrk", "-t2", "-c64", "--latency", "-d"+strconv.Itoa(int(d.Seconds()))+"s", url) //nolint:gosec // our own URL
+
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("wrk: %w", err)
+	}
+
+	find := func(pattern string) float64 {
+		f := regexp.MustCompile(pattern).FindSubmatch(out)
+		if f == nil {
+			return 0
+		}
+
+		if d, err := time.ParseDuration(string(f[1])); err == nil {
+			return float64(d) / 1e3
+		}
+
+		v, err := strconv.ParseFloat(string(f[1]), 64)
+		if err != nil {
+			return 0
+		}
+
+		return v
+	}
+
+	m.rates = append(m.rates, find(`Requests/sec:\s+([0-9.]+)`))
+	m.p50 = append(m.p50, find(`50%\s+([0-9.]+[a-z]+)`))
+	m.p99 = append(m.p99, find(`99%\s+([0-9.]+[a-z]+)`))
+
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	m.cpus = append(m.cpus, float64(used)/1e3/max(find(`([0-9]+) requests in`), 1))
+
+	return nil
+}
+
+// schedule tells how well the open loop holds its schedule at half of the closed loop's rate.
+func (b *bench) schedule(t *target, rate float64) error {
+	plan, err := t.plan(b.duration)
+	if err != nil {
+		return err
+	}
+
+	plan.Rate, plan.Concurrency = rate, 1000
+
+	res, err := loadtest.Run(b.ctx, plan)
+	if err != nil {
+		return fmt.Errorf("open loop: %w", err)
+	}
+
+	q := res.Schedule.Quantiles([]float64{0.5, 0.99})
+	b.report.text("Open loop at half of that rate (%.0f/s, Poisson): requests started %v late in the median and %v at p99; %d of %d found no free connection.",
+		rate, q[0].Round(time.Microsecond), q[1].Round(time.Microsecond), res.Wait.Count(), res.Requests)
+
+	return nil
+}
+
+// edge compares the whole edge with plain proxies, all in front of the same upstream.
+func (b *bench) edge() error {
+	s, err := b.system()
+	if err != nil {
+		return err
+	}
+
+	id, err := s.external(b.ctx, "echo", "http://"+b.echo.address, filepath.Join(b.dir, "echo"))
+	if err != nil {
+		return err
+	}
+
+	body := []byte(`{"instances":[[1,2,3,4]]}`)
+	targets := []target{{name: "upstream itself", url: "http://" + b.echo.address + "/", body: body}}
+
+	for _, begin := range []func(string) (*proxy, error){b.nginx, b.haproxy} {
+		p, err := begin(b.echo.address)
+
+		var skipped *skipError
+
+		switch {
+		case errors.As(err, &skipped):
+			b.report.text("Left out: %s.", skipped.reason)
+
+			continue
+		case err != nil:
+			return err
+		}
+		defer p.close()
+
+		targets = append(targets, target{name: p.name, url: p.url, body: body, server: p.process})
+	}
+
+	targets = append(targets, target{name: "sluice, service open to all", url: s.edge + "/v1/infers/" + id, body: body, server: s.process})
+
+	list, err := b.turns(targets...)
+	if err != nil {
+		return err
+	}
+
+	b.comparison(list[1:])
+	b.report.text("32 callers, bodies of %d bytes, the same upstream (%s requests/s by itself). The CPU is that of the proxy's processes; "+
+		"that of Sluice includes the control plane and etcd. Sluice also authorizes, limits, picks and records.", len(body), number(mean(list[0].rates)))
+
+	return nil
+}
+
+// inference makes a binary V2 request for the sample model.
+func inference(rows int) (body []byte, header string) {
+	const pixels = 8 * 8
+
+	raw := make([]byte, rows*pixels*4)
+	head := fmt.Sprintf(`{"inputs":[{"name":"image","shape":[%d,1,8,8],"datatype":"FP32","parameters":{"binary_data_size":%d}}]}`, rows, len(raw))
+
+	return append([]byte(head), raw...), strconv.Itoa(len(head))
+}
+
+var nsPerOp = regexp.MustCompile(`rows=(\d+)\S*\s+\d+\s+([0-9.]+) ns/op`) //nolint:gochecknoglobals // a constant
+
+// worker compares requests through everything with the bare loop over the same model.
+func (b *bench) worker() error {
+	s, err := b.system()
+	if err != nil {
+		return err
+	}
+
+	id, err := s.service(b.ctx, "digits-open", "digits")
+	if err != nil {
+		return err
+	}
+
+	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkDigits$", "-benchtime", "500ms", "./runtime/ort")
+
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("bare loop: %w: %s", err, tail(out))
+	}
+
+	bare := map[string]float64{}
+	for _, m := range nsPerOp.FindAllSubmatch(out, -1) {
+		if v, err := strconv.ParseFloat(string(m[2]), 64); err == nil {
+			bare[string(m[1])] = v / 1e3
+		}
+	}
+
+	var rows [][]string
+
+	for _, n := range []int{1, 8} {
+		t := b.digits(s, id, n, 1)
+
+		list, err := b.turns(t)
+		if err != nil {
+			return err
+		}
+
+		base := bare[strconv.Itoa(n)]
+		rows = append(rows, []string{
+			strconv.Itoa(n), micros(base), micros(mean(list[0].p50)), fmt.Sprintf("%.2f", mean(list[0].p50)/base),
+			micros(mean(list[0].cpus)), fmt.Sprintf("%.2f", mean(list[0].cpus)/base), strconv.FormatInt(list[0].failed, 10),
+		})
+	}
+
+	b.report.table([]string{"rows", "bare loop", "request, p50", "ratio", "CPU of Sluice a request", "ratio", "failed"}, rows)
+	b.report.text("The digits model, binary V2 tensors, one caller, through edge, link, codec and batcher, against `BenchmarkDigits` of `runtime/ort`, " +
+		"which runs the model in a loop and does nothing else. Flask and Node servers with onnxruntime: skipped, they are not installed here.")
+
+	return nil
+}
+
+func (b *bench) digits(s *system, id string, rows, callers int) target {
+	body, header := inference(rows)
+
+	t := target{
+		name: "digits", url: s.edge + "/v1/infers/" + id + "/v2/models/digits/infer", body: body, server: s.process, concurrency: callers,
+	}
+	t.fields = append(t.fields, field("Content-Type", "application/octet-stream"), field("Inference-Header-Content-Length", header))
+
+	return t
+}
+
+// batching runs the sample model with more and more callers.
+func (b *bench) batching() error {
+	s, err := b.system()
+	if err != nil {
+		return err
+	}
+
+	id, err := s.findService(b.ctx, "digits-open", "digits")
+	if err != nil {
+		return err
+	}
+
+	var rows [][]string
+
+	for _, callers := range []int{1, 2, 4, 8, 16, 32, 64, 128} {
+		before, err := stats(b, s, id)
+		if err != nil {
+			return err
+		}
+
+		list, err := b.turns(b.digits(s, id, 1, callers))
+		if err != nil {
+			return err
+		}
+
+		after, err := stats(b, s, id)
+		if err != nil {
+			return err
+		}
+
+		m := &list[0]
+		rows = append(rows, []string{
+			strconv.Itoa(callers), number(mean(m.rates)), micros(mean(m.p50)), micros(mean(m.p99)), micros(mean(m.cpus)),
+			fmt.Sprintf("%.2f", float64(after[0]-before[0])/float64(max(after[1]-before[1], 1))), strconv.FormatInt(m.failed, 10),
+		})
+	}
+
+	b.report.table([]string{"callers", "requests/s", "p50", "p99", "CPU a request", "rows a batch", "failed"}, rows)
+
+	return nil
+}
+
+// stats reads inferences and executions of the sample model.
+func stats(b *bench, s *system, id string) ([2]int64, error) {
+	data, err := get(b.ctx, s.edge+"/v1/infers/"+id+"/v2/models/digits/stats")
+	if err != nil {
+		return [2]int64{}, err
+	}
+
+	var doc struct {
+		Models []struct {
+			Inferences int64 `json:"inference_count"`
+			Executions int64 `json:"execution_count"`
+		} `json:"model_stats"`
+	}
+
+	if err := json.Unmarshal(data, &doc); err != nil || len(doc.Models) == 0 {
+		return [2]int64{}, fmt.Errorf("statistics of the worker: %s", data)
+	}
+
+	return [2]int64{doc.Models[0].Inferences, doc.Models[0].Executions}, nil
+}
+
+// start measures the way from the command to the line "sluice ready".
+func (b *bench) start() error {
+	var cold, warm []float64
+
+	for i := range b.rounds {
+		data := filepath.Join(b.dir, fmt.Sprintf("start-%d", i))
+
+		for _, list := range []*[]float64{&cold, &warm} {
+			s, err := startSystem(b.ctx, data)
+			if err != nil {
+				return err
+			}
+
+			*list = append(*list, s.took.Seconds())
+			s.close()
+		}
+	}
+
+	b.report.table([]string{"start", "seconds until a prediction would succeed", "of each round"}, [][]string{
+		{"with an empty data directory", fmt.Sprintf("%.2f", mean(cold)), seconds(cold)},
+		{"with the data of the last run", fmt.Sprintf("%.2f", mean(warm)), seconds(warm)},
+	})
+	b.report.text("Upgrade under load: skipped, the system tests hold that no request is lost.")
+
+	return nil
+}
+
+func seconds(list []float64) string {
+	var parts []string
+	for _, v := range list {
+		parts = append(parts, fmt.Sprintf("%.2f", v))
+	}
+
+	return strings.Join(parts, ", ")
+}
+
+// payload sends bodies of growing size through the edge and through nginx.
+func (b *bench) payload() error {
+	s, err := b.system()
+	if err != nil {
+		return err
+	}
+
+	id, err := s.findService(b.ctx, "echo", "")
+	if err != nil {
+		return err
+	}
+
+	n, err := b.nginx(b.echo.address)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+
+	var rows [][]string
+
+	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20} {
+		body := bytes.Repeat([]byte("x"), size)
+
+		list, err := b.turns(
+			target{name: "nginx", url: n.url, body: body, server: n.process, concurrency: 8},
+			target{name: "sluice", url: s.edge + "/v1/infers/" + id, body: body, server: s.process, concurrency: 8},
+		)
+		if err != nil {
+			return err
+		}
+
+		rows = append(rows, []string{
+			strconv.Itoa(size>>10) + " KiB", number(mean(list[0].rates)), number(mean(list[1].rates)), ratio(list[1].rates, list[0].rates),
+			micros(mean(list[0].cpus)), micros(mean(list[1].cpus)), ratio(list[1].cpus, list[0].cpus),
+			strconv.FormatInt(list[0].failed+list[1].failed, 10),
+		})
+	}
+
+	b.report.table([]string{"body", "nginx/s", "sluice/s", "ratio", "nginx CPU", "sluice CPU", "ratio", "failed"}, rows)
+	b.report.text("Echo: each body travels both ways. 8 callers.")
+
+	return nil
+}
