@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/spec"
@@ -32,7 +33,7 @@ func (b *builder) stateUsed() (bool, error) {
 
 	_, err := b.store.Index.Get(b.ctx, store.IndexKey("bootstrap"))
 	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
+		return false, b.checkNew()
 	}
 
 	if err != nil {
@@ -40,6 +41,20 @@ func (b *builder) stateUsed() (bool, error) {
 	}
 
 	return true, nil
+}
+
+// checkNew refuses to set up a platform where packages of another one are: its state is lost.
+func (b *builder) checkNew() error {
+	packages, err := filepath.Glob(filepath.Join(b.settings.DataDir, "packages", "sha256", "*"))
+	if err != nil {
+		return fmt.Errorf("look for packages: %w", err)
+	}
+
+	if len(packages) > 0 && b.etcd == nil {
+		return damagedError{fmt.Errorf("%s holds %d packages, and the state in etcd/ that they belong to is gone", b.settings.DataDir, len(packages))}
+	}
+
+	return nil
 }
 
 // checkBytes bounds what a start reads to compare packages with their hashes. Of what is

@@ -288,6 +288,16 @@ func checkDatabase(path string) (err error) {
 		return fmt.Errorf("look at the database: %w", err)
 	}
 
+	if info.Size() == 0 {
+		return fmt.Errorf("%s is empty", path)
+	}
+
+	// Without its log the member would wait for others for ever.
+	logs := filepath.Join(filepath.Dir(path), "..", "wal")
+	if files, err := filepath.Glob(filepath.Join(logs, "*.wal")); err != nil || len(files) == 0 {
+		return fmt.Errorf("there is no log in %s", logs)
+	}
+
 	// Reading beyond a truncated file is a fault of memory, which is an error here.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 

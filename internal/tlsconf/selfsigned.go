@@ -38,7 +38,7 @@ func ensureSelfSigned(f Files, hosts []string, now time.Time) (made bool, err er
 		return false, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && !ours(f.Cert):
 		// Somebody else's file may be there: say so instead of replacing it.
-		return false, fmt.Errorf("self-signed certificate %s: %w", f.Cert, err)
+		return false, fmt.Errorf("self-signed certificate %s: %w; remove it to have a new one made", f.Cert, err)
 	}
 
 	if err := os.MkdirAll(filepath.Dir(f.Cert), 0o700); err != nil {
