@@ -83,15 +83,16 @@ func (e *Edge) cut() int {
 	e.conns.each(func(c *conn) {
 		n++
 
-		c.cancel(nil)
-
 		// Nothing is to be said any more: reset, so that the client does not take half an
 		// answer for a whole one.
 		if c.socket != nil {
 			_ = c.socket.SetLinger(0)
 		}
 
+		// The socket goes first: a cancelled handler may answer at once, and a request that is
+		// counted as cut must not be answered.
 		closeSocket(c)
+		c.cancel(nil)
 	})
 
 	return n
