@@ -148,6 +148,12 @@ func (rt *Router) send(w http.ResponseWriter, r *Request, answer any) int {
 
 func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error) int {
 	f := fault.From(err)
+
+	// Work that ended because the client left says nothing about the platform.
+	if errors.Is(err, context.Canceled) && errors.Is(r.HTTP.Context().Err(), context.Canceled) {
+		f = fault.Wrap(fault.ClientGone, err, "")
+	}
+
 	status := f.Code.Status()
 
 	if f.RetryAfter > 0 {

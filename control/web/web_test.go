@@ -2,8 +2,10 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -188,6 +190,58 @@ func TestRouterSurvivesPanicAndHidesInternals(t *testing.T) {
 
 	if done != 2 {
 		t.Fatalf("hook ran %d times", done)
+	}
+}
+
+func TestAClientThatLeavesIsNotAFailureOfThePlatform(t *testing.T) {
+	t.Parallel()
+
+	away := func(r *web.Request) (any, error) {
+		return nil, fmt.Errorf("list services: %w", fault.Wrap(fault.Unavailable, r.HTTP.Context().Err(), ""))
+	}
+
+	for name, c := range map[string]struct {
+		leaves bool
+		status int
+	}{
+		"left":                               {true, 499},
+		"here, and the store is really away": {false, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			var log bytes.Buffer
+
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+
+			handle := func(r *web.Request) (any, error) {
+				if c.leaves {
+					cancel()
+
+					return away(r)
+				}
+
+				return nil, fault.Wrap(fault.Unavailable, context.Canceled, "")
+			}
+
+			rt, err := web.New(web.Config{}, &gate{}, slog.New(slog.NewTextHandler(&log, nil)),
+				web.Route{Name: "list", Method: http.MethodGet, Pattern: "/list", Public: true, Handle: handle})
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			w := httptest.NewRecorder()
+			rt.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/list", nil))
+
+			if w.Code != c.status {
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, c.status)
+			}
+
+			if failed := strings.Contains(log.String(), "level=ERROR"); failed == c.leaves {
+				t.Errorf("logged as a failure: %v: %s", failed, log.String())
+			}
+		})
 	}
 }
 
