@@ -35,6 +35,7 @@ type conn struct {
 	born   time.Time
 
 	state atomic.Int32
+	used  atomic.Bool // had a request
 
 	// mu guards busy, which is the exchange whose handler runs, for the watcher.
 	mu   sync.Mutex
@@ -334,6 +335,10 @@ func (c *conn) finish() {
 
 	c.mute = false
 	c.state.CompareAndSwap(connActive, connIdle)
+
+	if !c.used.Load() {
+		c.used.Store(true)
+	}
 }
 
 // park gives the buffers back.
@@ -463,6 +468,12 @@ func (c *conn) wake() bool {
 
 	return true
 }
+
+// newcomer is how long a drain leaves a connection without a request alone: its first request is likely on the way.
+const newcomer = time.Second
+
+// fresh reports whether the first request is still to be expected.
+func (c *conn) fresh() bool { return !c.used.Load() && time.Since(c.born) < newcomer }
 
 // Deadlines are set where they belong; fasthttp's are not wanted.
 

@@ -22,6 +22,11 @@ func (e *Edge) drain(ctx context.Context) Summary {
 	e.hooks.Draining(true, s.InFlight, 0)
 	e.wait(ctx, e.cfg.Drain.Delay.D(), e.deserted)
 
+	// Who was let into a queue of the system's may have sent a request already.
+	for _, d := range e.doors {
+		d.emptyQueue()
+	}
+
 	if err := e.closeListeners(); err != nil {
 		e.log.Warn("edge cannot close a door", slog.String("err", err.Error()))
 	}
@@ -29,7 +34,11 @@ func (e *Edge) drain(ctx context.Context) Summary {
 	e.tunnels.Drain(min(e.cfg.Drain.WebSocketSpread.D(), e.cfg.Drain.Deadline.D()))
 
 	e.wait(ctx, e.cfg.Drain.Deadline.D(), func() bool {
-		e.conns.each(func(c *conn) { c.wake() })
+		e.conns.each(func(c *conn) {
+			if !c.fresh() {
+				c.wake()
+			}
+		})
 		e.hooks.Draining(true, e.InFlight(), 0)
 
 		return e.conns.count() == 0

@@ -135,6 +135,10 @@ func TestDrainClosesIdleConnectionsAndCutsWhatDoesNotEnd(t *testing.T) {
 			}), edge.Hooks{Draining: func(_ bool, _, n int) { cut.Add(int64(n)) }})
 
 			idle := dialAddr(t, e.HTTPAddr())
+			if res := ask(t, idle, bufio.NewReader(idle), "GET /health HTTP/1.1\r\n"+hostLine+"\r\n"); res.status != 200 {
+				t.Fatalf("before: %d", res.status)
+			}
+
 			busy := dialAddr(t, e.HTTPAddr())
 
 			if _, err := io.WriteString(busy, "GET / HTTP/1.1\r\n"+hostLine+"\r\n"); err != nil {
@@ -161,6 +165,38 @@ func TestDrainClosesIdleConnectionsAndCutsWhatDoesNotEnd(t *testing.T) {
 				t.Errorf("%v, %d cut", err, cut.Load())
 			}
 		})
+	}
+}
+
+func TestDrainWaitsForTheFirstRequestOfANewConnection(t *testing.T) {
+	t.Parallel()
+
+	cfg := testConfig()
+	cfg.Drain.Deadline = ms(60_000)
+	e, begin, ended := drains(t, cfg, &echo{}, edge.Hooks{})
+
+	late, silent := dialAddr(t, e.HTTPAddr()), dialAddr(t, e.HTTPAddr())
+
+	begin()
+	eventually(t, "the door closes", func() bool {
+		c, err := net.DialTimeout("tcp", e.HTTPAddr(), time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+
+		return err != nil
+	})
+
+	if res := ask(t, late, bufio.NewReader(late), "GET /t HTTP/1.1\r\n"+hostLine+"\r\n"); res.status != 200 || !res.close {
+		t.Errorf("first request after the door closed: %d, close %v", res.status, res.close)
+	}
+
+	if got, err := io.ReadAll(silent); len(got) != 0 || isTimeout(err) {
+		t.Errorf("silent: %q, %v", got, err)
+	}
+
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

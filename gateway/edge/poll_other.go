@@ -9,3 +9,6 @@ type poller struct{}
 func (*poller) add(int)      {}
 func (*poller) poll() []bool { return nil }
 func (*poller) reset()       {}
+
+// emptyQueue has no portable form.
+func (*door) emptyQueue() {}
