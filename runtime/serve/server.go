@@ -33,8 +33,10 @@ type ServerConfig struct {
 	WriteTimeout time.Duration
 	// MaxHeader bounds request line and headers; default 160 KiB.
 	MaxHeader int
-	// MaxConns bounds connections; default 16384.
+	// MaxConns bounds connections, and WebSockets by themselves; default 16384.
 	MaxConns int
+	// WebSocketSpread: in a drain WebSockets are told good-bye at times spread over this; default 2 s.
+	WebSocketSpread time.Duration
 }
 
 func (c *ServerConfig) defaults() {
@@ -49,6 +51,8 @@ func (c *ServerConfig) defaults() {
 	or(&c.IdleTimeout, 200*time.Second)
 	or(&c.ReadTimeout, 120*time.Second)
 	or(&c.WriteTimeout, 120*time.Second)
+
+	or(&c.WebSocketSpread, 2*time.Second)
 
 	if c.MaxHeader == 0 {
 		c.MaxHeader = 160 << 10
@@ -69,6 +73,7 @@ type Server struct {
 	watch *watcher
 	doors sync.Pool
 	count atomic.Int64
+	ws    *sockets
 }
 
 // NewServer returns a Server for app; Run starts it.
@@ -81,7 +86,9 @@ func NewServer(cfg ServerConfig, app *App, state *State, log *slog.Logger) (*Ser
 
 	s := &Server{cfg: cfg, app: app, state: state, log: log, watch: newWatcher()}
 	s.doors.New = func() any { return newDoor() }
+	s.ws = newSockets(s)
 	s.http = &fasthttp.Server{
+		KeepHijackedConns:            true, // sessions close them
 		Handler:                      s.handle,
 		ErrorHandler:                 s.badRequest,
 		ReadBufferSize:               cfg.MaxHeader,
@@ -206,7 +213,15 @@ func (s *Server) drain(served <-chan error, now <-chan struct{}) error {
 	case <-grace.Done():
 	}
 
+	// fasthttp knows nothing of WebSockets.
+	parted := make(chan int, 1)
+	go func() { parted <- s.ws.drain(grace, s.cfg.WebSocketSpread) }()
+
 	err := s.http.ShutdownWithContext(grace)
+	if cut := <-parted; cut > 0 {
+		s.log.Warn("websockets were cut", slog.Int("count", cut))
+	}
+
 	if left := s.count.Load(); left > 0 {
 		s.watch.cancelAll()
 
@@ -224,7 +239,10 @@ func (s *Server) drain(served <-chan error, now <-chan struct{}) error {
 	return nil
 }
 
-// InFlight is the number of requests being answered.
+// WebSockets is the number of open WebSockets.
+func (s *Server) WebSockets() int { return s.ws.count() }
+
+// InFlight is the number of requests being answered, messages of WebSockets included.
 func (s *Server) InFlight() int { return int(s.count.Load()) }
 
 // header reads fasthttp's request headers.
@@ -235,6 +253,12 @@ func (h *header) Get(name string) []byte { return h.h.Peek(name) }
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	if asksWebSocket(ctx) {
+		s.ws.accept(ctx)
+
+		return
+	}
+
 	s.count.Add(1)
 	defer s.count.Add(-1)
 
