@@ -71,7 +71,10 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 bench: build ## Measure everything against nginx, HAProxy, wrk and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-only edge')
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
-microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
+microchaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)
+	CHAOS_MINUTES=$${CHAOS_MINUTES:-5} $(GO) test -count=1 -v -timeout 2h -run '^TestChaos$$' ./test/system
+
+bench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
 bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
