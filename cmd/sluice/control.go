@@ -104,7 +104,7 @@ func (c *controlPlane) listen(b *builder) error {
 		c.scheme = "https"
 		c.listener = tls.NewListener(ln, b.tls.Config())
 	} else {
-		c.listener = ln
+		c.listener = web.Listener(ln)
 	}
 
 	c.server = web.NewServer(public.Handler(), b.log)

@@ -149,8 +149,9 @@ func (rt *Router) send(w http.ResponseWriter, r *Request, answer any) int {
 func (rt *Router) fail(w http.ResponseWriter, r *Request, style Style, err error) int {
 	f := fault.From(err)
 
-	// Work that ended because the client left says nothing about the platform.
-	if errors.Is(err, context.Canceled) && errors.Is(r.HTTP.Context().Err(), context.Canceled) {
+	// Work that ended because the client left says nothing about the platform. (Whatever the work
+	// itself made of it: etcd has errors of its own for it.)
+	if f.Code.Status() >= http.StatusInternalServerError && errors.Is(r.HTTP.Context().Err(), context.Canceled) {
 		f = fault.Wrap(fault.ClientGone, err, "")
 	}
 
