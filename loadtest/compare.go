@@ -42,7 +42,7 @@ func Compare(ctx context.Context, a, b Plan, rounds int) (*Comparison, error) {
 			return nil, err
 		}
 
-		if ctx.Err() != nil {
+		if ra.Interrupted {
 			c.keep(ra, nil)
 
 			break
@@ -55,7 +55,7 @@ func Compare(ctx context.Context, a, b Plan, rounds int) (*Comparison, error) {
 
 		c.keep(ra, rb)
 
-		if ctx.Err() != nil {
+		if rb.Interrupted {
 			break
 		}
 	}
@@ -86,7 +86,7 @@ func (c *Comparison) judge() {
 		{"p90", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.9)) }},
 		{"p99", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.99)) }},
 	} {
-		var as, bs []float64
+		as, bs := make([]float64, 0, len(c.Rounds)), make([]float64, 0, len(c.Rounds))
 
 		for _, round := range c.Rounds {
 			as, bs = append(as, m.of(round[0])), append(bs, m.of(round[1]))

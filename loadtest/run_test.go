@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -226,7 +227,7 @@ func TestAnswersOfEveryFraming(t *testing.T) {
 		}
 
 		if r.Header.Get("Chunked") == "" {
-			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(big)))
 		}
 
 		io.WriteString(w, big)

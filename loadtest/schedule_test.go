@@ -88,8 +88,13 @@ func TestArrivalsRefuseNonsense(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []loadtest.ArrivalsConfig{
-		{Rate: 0, Duration: 1}, {Rate: -1, Duration: 1}, {Rate: math.NaN(), Duration: 1}, {Rate: math.Inf(1), Duration: 1},
-		{Rate: 1}, {Rate: 1, Duration: 1, Shape: "zigzag"}, {Rate: 1, Duration: 1, From: -1},
+		{Rate: 0, Duration: 1},
+		{Rate: -1, Duration: 1},
+		{Rate: math.NaN(), Duration: 1},
+		{Rate: math.Inf(1), Duration: 1},
+		{Rate: 1},
+		{Rate: 1, Duration: 1, Shape: "zigzag"},
+		{Rate: 1, Duration: 1, From: -1},
 	} {
 		if _, err := loadtest.NewArrivals(c); err == nil {
 			t.Errorf("%+v was taken", c)

@@ -33,11 +33,11 @@ func (a *authorizer) apply(it *request.Item) {
 }
 
 // authorizer reads --auth. Secrets come from the environment or the data directory, never from flags.
-func (r *resolver) authorizer(ctx context.Context, services bool) (*authorizer, error) {
+func (r *resolver) authorizer(ctx context.Context) (*authorizer, error) {
 	kind := r.flags.auth
 	if kind == "" {
 		kind = "none"
-		if services && !r.flags.direct {
+		if (len(r.flags.services) > 0 || r.flags.mix != "") && !r.flags.direct {
 			kind = "token"
 		}
 	}

@@ -36,7 +36,7 @@ func call(t *testing.T, args ...string) (stdout, stderr string, err error) {
 func callWith(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	var out, errs bytes.Buffer
 
-	cmd := command.New("test")
+	cmd := command.New("test") //nolint:contextcheck // cobra hands the context over in ExecuteContext
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(args)
 	cmd.SetOut(&out)
@@ -133,7 +133,7 @@ func TestReportAgreesWithTheServer(t *testing.T) {
 
 	s := server(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		if r.Method != "PUT" || r.URL.RequestURI() != "/a/b?c=d" || string(body) != `{"x":1}` || r.Header.Get("X-One") != "1" ||
+		if r.Method != http.MethodPut || r.URL.RequestURI() != "/a/b?c=d" || string(body) != `{"x":1}` || r.Header.Get("X-One") != "1" ||
 			r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Auth-Token") != "token-of-mine" {
 			w.WriteHeader(http.StatusTeapot)
 

@@ -19,7 +19,7 @@ type levels struct {
 const maxLevels = 200
 
 // parseLevels reads "1,2,4", "1:64:*2", "100:900:200", with "rate=" or "concurrency=" in front.
-func parseLevels(text string, rates bool) (*levels, error) {
+func parseLevels(text string, rates bool) (*levels, error) { //nolint:revive // the default, which the text may override
 	l := &levels{rates: rates}
 
 	if name, rest, ok := strings.Cut(text, "="); ok {

@@ -37,7 +37,7 @@ func (s *session) create() (*outputs, error) {
 		case "-":
 			o.list = append(o.list, output{s.stdout, want.render})
 		default:
-			file, err := os.Create(want.name) //nolint:gosec // the user names the file
+			file, err := os.Create(want.name)
 			if err != nil {
 				return nil, errors.Join(usage("%s: %w", want.flag, err), o.discard())
 			}
@@ -52,7 +52,7 @@ func (s *session) create() (*outputs, error) {
 
 // discard removes files that will hold nothing.
 func (o *outputs) discard() error {
-	var errs []error
+	errs := make([]error, 0, 2*len(o.owned))
 
 	for _, f := range o.owned {
 		errs = append(errs, f.Close(), os.Remove(f.Name()))
@@ -70,7 +70,8 @@ func (s *session) write(o *outputs) error {
 		table = s.stderr
 	}
 
-	errs := []error{report.Text(table, s.report)}
+	errs := make([]error, 0, 1+len(o.list)+len(o.owned))
+	errs = append(errs, report.Text(table, s.report))
 
 	for _, out := range o.list {
 		errs = append(errs, out.render(out.w, s.report))

@@ -121,7 +121,7 @@ func (s *session) look(ctx context.Context, t *target) error {
 	s.report.Notes = append(s.report.Notes, notes...)
 
 	for _, n := range notes {
-		fmt.Fprintln(s.stderr, "sluice loadtest: note:", n)
+		fmt.Fprintln(s.stderr, "sluice loadtest: note:", n) //nolint:errcheck // progress that nobody reads is no reason to end a run
 	}
 
 	return err
@@ -224,7 +224,7 @@ func (s *session) sweep(ctx context.Context) error {
 			s.report.Main = res
 		}
 
-		if ctx.Err() != nil {
+		if res.Interrupted {
 			break
 		}
 	}
@@ -252,7 +252,7 @@ func (s *session) search(ctx context.Context) error {
 			word = "held"
 		}
 
-		fmt.Fprintf(s.stderr, "%.4g/s: %s\n", t.Rate, word)
+		fmt.Fprintf(s.stderr, "%.4g/s: %s\n", t.Rate, word) //nolint:errcheck // progress that nobody reads is no reason to end a run
 	}
 
 	if s.flags.maxRate > 0 && (cfg.High == 0 || cfg.High > s.flags.maxRate) {

@@ -75,7 +75,7 @@ func (r *resolver) resolve(ctx context.Context) (*target, error) {
 		return nil, err
 	}
 
-	if r.auth, err = r.authorizer(ctx, len(services) > 0); err != nil {
+	if r.auth, err = r.authorizer(ctx); err != nil {
 		return nil, err
 	}
 
@@ -297,7 +297,7 @@ func (r *resolver) bodyText() ([]byte, error) {
 	}
 
 	if name != "-" {
-		return os.ReadFile(name) //nolint:gosec,wrapcheck // the user names the file; the error names it
+		return os.ReadFile(name) //nolint:wrapcheck // the error names the file
 	}
 
 	if r.read == nil {

@@ -136,7 +136,7 @@ func (c *Collector) Run() {
 }
 
 func (c *Collector) openSeconds() []int {
-	var list []int
+	list := make([]int, 0, len(c.open))
 	for s := range c.open {
 		list = append(list, s)
 	}

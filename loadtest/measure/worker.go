@@ -66,7 +66,7 @@ type Counts struct {
 
 func newCounts() Counts { return Counts{OK: NewHistogram(), Bad: NewHistogram()} }
 
-func (c *Counts) add(s *Sample, ok bool) {
+func (c *Counts) add(s *Sample, ok bool) { //nolint:revive // computed once for several counts
 	c.Requests++
 	c.Bytes += s.Bytes
 

@@ -20,15 +20,16 @@ func CSV(w io.Writer, r *Report) error {
 		first = "Request Rate"
 	}
 
-	rows := [][]string{{
-		first, "Inferences/Second", "Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input",
-		"Server Compute Infer", "Server Compute Output", "Client Recv", "p50 latency", "p90 latency", "p95 latency", "p99 latency",
-	}}
-
 	levels := r.Levels
 	if len(levels) == 0 && r.Main != nil {
 		levels = []*loadtest.Result{r.Main}
 	}
+
+	rows := make([][]string, 0, 1+len(levels))
+	rows = append(rows, []string{
+		first, "Inferences/Second", "Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input",
+		"Server Compute Infer", "Server Compute Output", "Client Recv", "p50 latency", "p90 latency", "p95 latency", "p99 latency",
+	})
 
 	for _, l := range levels {
 		var s Server
@@ -60,12 +61,15 @@ func line(l *loadtest.Result, s *Server) []string {
 	}
 
 	network := max(l.OK.Mean()-send-recv-s.Queue-s.Input-s.Infer-s.Output, 0)
-	fields := []string{level, strconv.FormatFloat(l.Good, 'f', 2, 64)}
-
-	for _, d := range []time.Duration{
+	times := []time.Duration{
 		send, network, s.Queue, s.Input, s.Infer, s.Output, recv,
 		l.OK.Quantile(0.5), l.OK.Quantile(0.9), l.OK.Quantile(0.95), l.OK.Quantile(0.99),
-	} {
+	}
+
+	fields := make([]string, 0, 2+len(times))
+	fields = append(fields, level, strconv.FormatFloat(l.Good, 'f', 2, 64))
+
+	for _, d := range times {
 		fields = append(fields, strconv.FormatInt(d.Microseconds(), 10))
 	}
 

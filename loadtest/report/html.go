@@ -15,7 +15,7 @@ import (
 )
 
 //go:embed page.html
-var page string //nolint:gochecknoglobals // an embedded file has to be a variable
+var page string
 
 // HTML writes the report as one page with plots. It loads nothing from elsewhere.
 func HTML(w io.Writer, r *Report) error {
@@ -67,8 +67,11 @@ func cards(r *Report) []card {
 
 	m := r.Main
 	list := []card{
-		{"requests/s", number(m.Rate), ""}, {"p50", short(m.Latency.Quantile(0.5)), ""}, {"p99", short(m.Latency.Quantile(0.99)), ""},
-		{"max", short(m.Latency.Max()), ""}, {"failed", share(m.ErrorRate()), ""},
+		{"requests/s", number(m.Rate), ""},
+		{"p50", short(m.Latency.Quantile(0.5)), ""},
+		{"p99", short(m.Latency.Quantile(0.99)), ""},
+		{"max", short(m.Latency.Max()), ""},
+		{"failed", share(m.ErrorRate()), ""},
 	}
 
 	if m.Failed > 0 {

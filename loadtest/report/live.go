@@ -49,18 +49,18 @@ func (l *Live) Row(r measure.Row) {
 	if l.terminal {
 		l.dirty = true
 
-		fmt.Fprintf(l.w, "\r\x1b[K%s", text)
+		fmt.Fprintf(l.w, "\r\x1b[K%s", text) //nolint:errcheck // progress that nobody reads is no reason to end a run
 
 		return
 	}
 
-	fmt.Fprintln(l.w, text)
+	fmt.Fprintln(l.w, text) //nolint:errcheck // progress that nobody reads is no reason to end a run
 }
 
 // Close ends the line that changes.
 func (l *Live) Close() {
 	if l.dirty {
-		fmt.Fprint(l.w, "\r\x1b[K")
+		fmt.Fprint(l.w, "\r\x1b[K") //nolint:errcheck // progress that nobody reads is no reason to end a run
 	}
 
 	l.dirty = false

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -45,7 +46,7 @@ func Text(w io.Writer, r *Report) error {
 type printer struct{ w io.Writer }
 
 // line writes to a tabwriter over memory or a terminal; Flush reports errors.
-func (p *printer) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+func (p *printer) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) } //nolint:errcheck // see above
 
 func (p *printer) run(r *loadtest.Result) {
 	p.line("")
@@ -187,7 +188,7 @@ func (p *printer) levels(list []*loadtest.Result) {
 	p.line("level\trate/s\tfailed\tmean\tp50\tp90\tp99\tmax\tstable")
 
 	for _, r := range list {
-		level := fmt.Sprint(r.Concurrency)
+		level := strconv.Itoa(r.Concurrency)
 		if r.Open {
 			level = number(r.Asked) + "/s"
 		}
@@ -225,7 +226,7 @@ func (p *printer) comparison(r *Report) {
 	p.line("A\t%s", r.Target)
 	p.line("B\t%s", r.Against)
 	p.line("")
-	p.line("metric\tA\tB\tB / A\t95 %% interval\t")
+	p.line("metric\tA\tB\tratio B/A\t95 %% interval\t")
 
 	for _, m := range c.Ratios {
 		a, b := short(time.Duration(m.A)), short(time.Duration(m.B))
@@ -285,7 +286,7 @@ func number(f float64) string {
 func share(f float64) string { return fmt.Sprintf("%.4g %%", 100*f) }
 
 func size(f float64) string {
-	for _, unit := range []string{"B", "KiB", "MiB"} {
+	for _, unit := range []string{"byte", "KiB", "MiB"} {
 		if f < 1024 {
 			return fmt.Sprintf("%.4g %s", f, unit)
 		}

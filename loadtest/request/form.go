@@ -18,7 +18,7 @@ func Form(field string, files []string) (body []byte, contentType string, err er
 	w := multipart.NewWriter(&buf)
 
 	for _, name := range files {
-		data, err := os.ReadFile(name) //nolint:gosec // the user names the file
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, "", fmt.Errorf("read the file to send: %w", err)
 		}

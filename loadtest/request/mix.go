@@ -177,7 +177,9 @@ func validToken(s string) bool {
 	const others = "!#$%&'*+-.^_`|~"
 
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune(others, r))
+		letter := r|0x20 >= 'a' && r|0x20 <= 'z'
+
+		return !letter && (r < '0' || r > '9') && !strings.ContainsRune(others, r)
 	})
 }
 

@@ -67,7 +67,7 @@ func TestRequestsAreWhatWasAskedFor(t *testing.T) {
 		raw, target := s.Append(nil, 0)
 		req, body := parse(t, raw)
 
-		if target != 0 || req.Method != "POST" || req.RequestURI != "/v1/infers/x?a=b%20c" || req.Host != "edge.test:8080" ||
+		if target != 0 || req.Method != http.MethodPost || req.RequestURI != "/v1/infers/x?a=b%20c" || req.Host != "edge.test:8080" ||
 			req.Header.Get("X-Auth-Token") != "secret" || body != `{"a":{"b":{}}}` {
 			t.Errorf("%+v %q", req, body)
 		}

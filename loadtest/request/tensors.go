@@ -26,6 +26,8 @@ const InferenceHeader = "Inference-Header-Content-Length"
 // Infer makes the body of a V2 inference with random values: small whole numbers for whole number types, 0 to 1
 // for others. Open dimensions become batch (the first one) or 1, unless shapes has the input by name.
 // With asBinary the tensors follow the JSON as bytes, and jsonLength tells where.
+//
+//nolint:revive // asBinary chooses the format, which callers know by name
 func Infer(inputs []TensorMeta, shapes map[string][]int64, batch int64, asBinary bool) (body []byte, jsonLength int, err error) {
 	type tensor struct {
 		Name       string          `json:"name"`

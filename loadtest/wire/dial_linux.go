@@ -95,7 +95,7 @@ func (l *link) stream() io.ReadWriter {
 func (e *Endpoint) upgrade(l *link) error {
 	var nonce [16]byte
 
-	rand.Read(nonce[:]) //nolint:errcheck // never fails
+	rand.Read(nonce[:])
 	key := base64.StdEncoding.EncodeToString(nonce[:])
 
 	head := e.Upgrade(nil)
@@ -113,7 +113,7 @@ func (e *Endpoint) upgrade(l *link) error {
 	}
 
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, keepBody)) //nolint:errcheck // as much as there is
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, keepBody)) // as much as there is
 		resp.Body.Close()                                          //nolint:errcheck // read only
 
 		return &DialError{Class: measure.None, Status: resp.StatusCode, Body: body, Err: fmt.Errorf("WebSocket handshake: HTTP %s", resp.Status)}

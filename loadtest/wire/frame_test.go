@@ -44,9 +44,9 @@ func TestFramesAreReadInPiecesOfAnySize(t *testing.T) {
 			}
 
 			var (
-				f     frames
-				seen  []found
-				bytes int64
+				f      frames
+				seen   []found
+				length int64
 			)
 
 			for at := 0; at < len(stream); {
@@ -58,7 +58,7 @@ func TestFramesAreReadInPiecesOfAnySize(t *testing.T) {
 				at += k
 
 				if what == foundMessage {
-					bytes = f.bytes
+					length = f.bytes
 				}
 
 				if what != foundNothing {
@@ -66,8 +66,8 @@ func TestFramesAreReadInPiecesOfAnySize(t *testing.T) {
 				}
 			}
 
-			if len(seen) != 3 || seen[0] != foundPing || seen[1] != foundMessage || seen[2] != foundClose || bytes != int64(2*n) {
-				t.Errorf("%d bytes in pieces of %d: %v, %d bytes", n, size, seen, bytes)
+			if len(seen) != 3 || seen[0] != foundPing || seen[1] != foundMessage || seen[2] != foundClose || length != int64(2*n) {
+				t.Errorf("%d bytes in pieces of %d: %v, %d bytes", n, size, seen, length)
 			}
 		}
 	}

@@ -128,7 +128,7 @@ func TestParserCanBeUsedAgain(t *testing.T) {
 
 	for i := range 3 {
 		body := strings.Repeat("e", i+1)
-		n, done, err := p.feed([]byte(fmt.Sprintf("HTTP/1.1 50%d X\r\nContent-Length: %d\r\n\r\n%s", i, i+1, body)))
+		n, done, err := p.feed(fmt.Appendf(nil, "HTTP/1.1 50%d X\r\nContent-Length: %d\r\n\r\n%s", i, i+1, body))
 
 		if !done || err != nil || p.status != 500+i || p.bytes != int64(i+1) || string(p.body) != body {
 			t.Errorf("%d: %v %v %v status %d, %d bytes, body %q", i, n, done, err, p.status, p.bytes, p.body)

@@ -51,7 +51,7 @@ func (p *poller) add(fd int) error {
 }
 
 // writing asks, or no longer asks, for room to write beside bytes to read.
-func (p *poller) writing(fd int, on bool) error {
+func (p *poller) writing(fd int, on bool) error { //nolint:revive // on is what is asked for
 	e := unix.EpollEvent{Events: reading, Fd: int32(fd)}
 	if on {
 		e.Events |= unix.EPOLLOUT
@@ -103,19 +103,20 @@ func (p *poller) poll(timeout time.Duration) (int, error) {
 
 	ts := unix.NsecToTimespec(int64(timeout))
 
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), //nolint:gosec // x/sys has no wrapper for this call
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep),
 		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.ENOSYS:
+	if errno == unix.ENOSYS {
 		p.coarse = true
 
 		return p.poll(timeout)
-	default:
+	}
+
+	if errno != 0 {
 		return 0, errno
 	}
+
+	return int(n), nil
 }
 
 // sharpTimers asks the kernel not to delay the timers of this thread by its usual 50 µs.

@@ -19,15 +19,20 @@ type sock struct {
 	out []byte // what could not be written yet
 }
 
-// wouldBlock is the error of a socket that has nothing to read.
-type wouldBlock struct{}
+// wouldBlockError is the error of a socket that has nothing to read.
+type wouldBlockError struct{}
 
-func (wouldBlock) Error() string   { return "would block" }
-func (wouldBlock) Timeout() bool   { return true }
-func (wouldBlock) Temporary() bool { return true }
+// Error implements error.
+func (wouldBlockError) Error() string { return "would block" }
 
-//nolint:gochecknoglobals // a constant, made once so that the hot path does not allocate
-var errWouldBlock error = wouldBlock{}
+// Timeout implements net.Error.
+func (wouldBlockError) Timeout() bool { return true }
+
+// Temporary makes crypto/tls go on afterwards.
+func (wouldBlockError) Temporary() bool { return true }
+
+// errWouldBlock is made once, so that the hot path does not allocate.
+var errWouldBlock error = wouldBlockError{}
 
 // Read implements io.Reader.
 func (s *sock) Read(b []byte) (int, error) {

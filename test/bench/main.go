@@ -20,7 +20,7 @@ func main() {
 
 	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to be undone
+		os.Exit(1) //nolint:gocritic,forbidigo // this is func main, and nothing is left to be undone
 	}
 }
 
@@ -124,7 +124,7 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 
 // one runs a part. What goes wrong stands in the report, and the others are measured all the same.
 func (b *bench) one(p part) {
-	fmt.Fprintf(b.log, "== %s\n", p.title)
+	b.say("== %s\n", p.title)
 	b.report.section(p.title)
 
 	err := p.run(b)
@@ -139,8 +139,13 @@ func (b *bench) one(p part) {
 	}
 
 	if err != nil {
-		fmt.Fprintf(b.log, "   %v\n", err)
+		b.say("   %v\n", err)
 	}
+}
+
+// say tells the progress; that nobody may be listening does not matter.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.log, format, args...) //nolint:errcheck // see above
 }
 
 // system returns the Sluice under test, started when it is first needed.

@@ -171,7 +171,7 @@ func inference(rows int) (body []byte, header string) {
 	return append([]byte(head), raw...), strconv.Itoa(len(head))
 }
 
-var nsPerOp = regexp.MustCompile(`rows=(\d+)\S*\s+\d+\s+([0-9.]+) ns/op`) //nolint:gochecknoglobals // a constant
+var nsPerOp = regexp.MustCompile(`rows=(\d+)\S*\s+\d+\s+([0-9.]+) ns/op`)
 
 // worker compares requests through everything with the bare loop over the same model.
 func (b *bench) worker() error {
@@ -325,7 +325,7 @@ func (b *bench) start() error {
 }
 
 func seconds(list []float64) string {
-	var parts []string
+	parts := make([]string, 0, len(list))
 	for _, v := range list {
 		parts = append(parts, fmt.Sprintf("%.2f", v))
 	}
@@ -351,7 +351,10 @@ func (b *bench) payload() error {
 	}
 	defer n.close()
 
-	var rows [][]string
+	var (
+		rows [][]string
+		all  []measured
+	)
 
 	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20} {
 		body := bytes.Repeat([]byte("x"), size)
@@ -369,10 +372,12 @@ func (b *bench) payload() error {
 			micros(mean(list[0].cpus)), micros(mean(list[1].cpus)), ratio(list[1].cpus, list[0].cpus),
 			strconv.FormatInt(list[0].failed+list[1].failed, 10),
 		})
+		all = append(all, list...)
 	}
 
 	b.report.table([]string{"body", "nginx/s", "sluice/s", "ratio", "nginx CPU", "sluice CPU", "ratio", "failed"}, rows)
 	b.report.text("Echo: each body travels both ways. 8 callers.")
+	b.failures(all...)
 
 	return nil
 }

@@ -23,8 +23,8 @@ type process struct {
 }
 
 // start runs a command in a process group of its own, with its output in a file.
-func start(ctx context.Context, log string, name string, args ...string) (*process, error) {
-	out, err := os.Create(log) //nolint:gosec // below the temporary directory
+func start(ctx context.Context, log, name string, args ...string) (*process, error) {
+	out, err := os.Create(log)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -73,7 +73,7 @@ func (p *process) tree() []int {
 		}
 
 		for _, t := range tasks {
-			data, err := os.ReadFile(t) //nolint:gosec // below /proc
+			data, err := os.ReadFile(t)
 			if err != nil {
 				continue // the thread has ended
 			}

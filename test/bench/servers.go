@@ -33,7 +33,7 @@ func (b *bench) nginx(upstream string) (*proxy, error) {
 
 	location := `return 200 "hello";`
 	if upstream != "" {
-		location = `proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;`
+		location = `proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_max_temp_file_size 0;`
 	}
 
 	conf := fmt.Sprintf(`worker_processes auto; daemon off; pid %[1]s/nginx-%[2]d.pid; error_log %[1]s/nginx.log;
@@ -107,10 +107,10 @@ func (b *bench) proxy(name string, port int, command ...string) (*proxy, error) 
 type system struct {
 	*process
 
-	data      string
-	edge      string
-	edgeHTTPS string
-	took      time.Duration // until it was ready
+	data string
+	edge string
+	ops  string
+	took time.Duration // until it was ready
 }
 
 const binary = "bin/sluice"
@@ -177,15 +177,15 @@ func (s *system) ready(ctx context.Context) error {
 	}
 
 	var at struct {
-		Edge  string `json:"edge_http"`
-		HTTPS string `json:"edge_https"`
+		Edge string `json:"edge_http"`
+		Ops  string `json:"ops"`
 	}
 
 	if err := json.Unmarshal(data, &at); err != nil {
 		return fmt.Errorf("sluice serve: %w", err)
 	}
 
-	s.edge, s.edgeHTTPS = at.Edge, at.HTTPS
+	s.edge, s.ops = at.Edge, at.Ops
 
 	return nil
 }

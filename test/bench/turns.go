@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -28,10 +29,11 @@ type target struct {
 
 // measured is what came out for one target.
 type measured struct {
-	name            string
-	rates, cpus     []float64 // of each round; cpus in µs for one request
-	p50, p99        []float64 // µs
-	failed, request int64
+	name        string
+	rates, cpus []float64 // of each round; cpus in µs for one request
+	p50, p99    []float64 // µs
+	failed      int64
+	errors      map[string]int64
 }
 
 // turns runs all targets, round after round.
@@ -82,7 +84,15 @@ func (t *target) cpu() time.Duration {
 func (m *measured) add(t *target, r *loadtest.Result, cpu time.Duration) {
 	m.name = t.name
 	m.failed += r.Failed
-	m.request += r.Requests
+
+	for i := range r.Errors {
+		if m.errors == nil {
+			m.errors = map[string]int64{}
+		}
+
+		m.errors[r.Errors[i].Text()] += r.Errors[i].Count
+	}
+
 	m.rates = append(m.rates, r.Good)
 	m.p50 = append(m.p50, float64(r.Latency.Quantile(0.5))/1e3)
 	m.p99 = append(m.p99, float64(r.Latency.Quantile(0.99))/1e3)
@@ -135,6 +145,16 @@ func (b *bench) comparison(list []measured) {
 	}
 
 	b.report.table([]string{"target", "requests/s", "ratio", "p50", "p99", "CPU a request", "ratio", "failed"}, rows)
+	b.failures(list...)
+}
+
+// failures names what failed, if anything did.
+func (b *bench) failures(list ...measured) {
+	for i := range list {
+		for _, text := range slices.Sorted(maps.Keys(list[i].errors)) {
+			b.report.text("Failed at %s: %d × %s.", list[i].name, list[i].errors[text], text)
+		}
+	}
 }
 
 // ratio is the geometric mean of the rounds' ratios, with the least and the greatest.
