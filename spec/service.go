@@ -49,6 +49,8 @@ type Service struct {
 	Schedule           []Period `json:"schedule,omitempty"`
 	StopAt             int64    `json:"stop_at,omitempty"` // ms since the epoch; 0 means never
 	WebSocket          bool     `json:"websocket,omitempty"`
+	// Direct lets callers reach the instances without the gateway; nil is off.
+	Direct *Direct `json:"direct,omitempty"`
 	// ExtraJSON keeps additional_properties and other v1 fields that are stored and shown, as JSON text.
 	ExtraJSON string `json:"extra_json,omitempty"`
 	// Generation grows with every change of Entries that needs other instances.
@@ -59,6 +61,21 @@ type Service struct {
 	UpgradeAborted int64 `json:"upgrade_aborted,omitempty"`
 	CreatedAt      int64 `json:"created_at"`
 	UpdatedAt      int64 `json:"updated_at"`
+}
+
+// Direct is the channel past the gateway: who may use it.
+type Direct struct {
+	// Allow lists the addresses and prefixes of callers; empty means all that reach the interface.
+	Allow []string `json:"allow,omitempty"`
+	// KeyHash is the SHA-256, in hexadecimal, of the key that callers must show; empty means none.
+	KeyHash string `json:"key_hash,omitempty"`
+}
+
+// SpreadDirect hands the direct channel down to the entries: instances are made from them.
+func (s *Service) SpreadDirect() {
+	for i := range s.Entries {
+		s.Entries[i].Direct = s.Direct
+	}
 }
 
 // Tag is a label of a service.
@@ -91,6 +108,8 @@ type Entry struct {
 	MaxUnavailable float64 `json:"max_unavailable"`
 	// TerminationGraceSeconds bounds how long an instance may take to drain.
 	TerminationGraceSeconds int `json:"termination_grace_seconds,omitempty"`
+	// Direct is that of the service.
+	Direct *Direct `json:"direct,omitempty"`
 	// ExtraJSON keeps v1 fields that are stored and shown, as JSON text.
 	ExtraJSON string `json:"extra_json,omitempty"`
 }
@@ -196,8 +215,12 @@ type Instance struct {
 	Scheme  string `json:"scheme,omitempty"` // http | https; empty means http
 	// LinkAddress, when set, is where the instance speaks link: "unix:PATH" or "tcp:HOST:PORT".
 	LinkAddress string `json:"link_address,omitempty"`
-	Node        string `json:"node,omitempty"`
-	PID         int    `json:"pid,omitempty"`
+	// Direct is where callers that skip the gateway reach the instance, DirectGRPC its gRPC door: host:port.
+	Direct       string `json:"direct,omitempty"`
+	DirectGRPC   string `json:"direct_grpc,omitempty"`
+	DirectScheme string `json:"direct_scheme,omitempty"`
+	Node         string `json:"node,omitempty"`
+	PID          int    `json:"pid,omitempty"`
 	// Restarts counts the predecessors of this instance that ended by themselves.
 	Restarts  int   `json:"restarts,omitempty"`
 	StartedAt int64 `json:"started_at,omitempty"`

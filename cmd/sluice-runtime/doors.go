@@ -20,6 +20,7 @@ import (
 // doors are the open listeners of a worker; those that were not asked for are nil.
 type doors struct {
 	http, link, grpc net.Listener
+	direct           *directDoors
 	ops              *telemetry.Ops
 }
 
@@ -42,6 +43,10 @@ func (w *worker) open(ctx context.Context, reg *telemetry.Registry) (*doors, err
 		}
 	}
 
+	if d.direct, err = w.opt.direct.open(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+
 	if w.opt.ops != "" {
 		d.ops, err = telemetry.ListenOps(ctx, telemetry.OpsConfig{Listen: w.opt.ops}, reg, w.health, telemetry.WithLog(w.log))
 		if err != nil {
@@ -62,6 +67,10 @@ func (d *doors) close() error {
 		}
 	}
 
+	if d.direct != nil {
+		errs = append(errs, d.direct.close())
+	}
+
 	if d.ops != nil {
 		errs = append(errs, d.ops.Close())
 	}
@@ -75,7 +84,10 @@ type announcement struct {
 	Link string `json:"link,omitempty"`
 	GRPC string `json:"grpc,omitempty"`
 	Ops  string `json:"ops,omitempty"`
-	PID  int    `json:"pid"`
+	// Direct and DirectGRPC are the doors past the gateway.
+	Direct     string `json:"direct,omitempty"`
+	DirectGRPC string `json:"direct_grpc,omitempty"`
+	PID        int    `json:"pid"`
 }
 
 func (d *doors) addresses() announcement {
@@ -87,6 +99,10 @@ func (d *doors) addresses() announcement {
 
 	if d.ops != nil {
 		a.Ops = d.ops.Addr()
+	}
+
+	if d.direct != nil {
+		a.Direct, a.DirectGRPC = address(d.direct.http), address(d.direct.grpc)
 	}
 
 	return a
@@ -150,6 +166,12 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 	if d.grpc != nil {
 		door := rpc.New(rpc.Config{MaxMessage: int(w.opt.maxBody), DrainDelay: w.opt.drainDelay, Grace: w.opt.grace}, f.app, w.log)
 		g.Go(func() error { return door.Run(gctx, d.grpc, now) })
+	}
+
+	if d.direct != nil {
+		if err := w.serveDirect(gctx, g, d.direct, f.app, now); err != nil {
+			return errors.Join(err, d.close())
+		}
 	}
 
 	if d.ops != nil {

@@ -14,6 +14,7 @@ type options struct {
 	treeSHA256          string
 	listen, grpc, ops   string
 	link                string
+	direct              directOptions
 	readyFD, parentFD   int
 	drainDelay, grace   time.Duration
 	linger              time.Duration
@@ -47,6 +48,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` for HTTP: host:port or unix:PATH")
 	fs.StringVar(&o.link, "link", "", "`address` for small calls from gateways: host:port, unix:PATH, or unix:DIR/ for a socket named by the pid; empty means none")
 	fs.StringVar(&o.grpc, "grpc", "", "`address` for gRPC; empty means none")
+	o.direct.flags(fs)
 	fs.StringVar(&o.ops, "ops", "", "`address` for /metrics, /health and /debug/pprof; empty means none")
 	fs.IntVar(&o.readyFD, "ready-fd", -1, "`descriptor` to which the addresses are written once they listen")
 	fs.IntVar(&o.parentFD, "parent-fd", -1, "`descriptor` whose end of file means that the parent is gone")

@@ -113,6 +113,7 @@ func (b *builder) workers() error {
 		RuntimeArgs: []string{
 			"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
 		},
+		Direct: rt.Direct.launch(),
 		LogDir: filepath.Join(b.settings.DataDir, "logs"),
 		Env:    []string{ortlib.Env + "=" + library},
 		// The state may come from a data directory with another name.

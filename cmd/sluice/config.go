@@ -108,6 +108,8 @@ type runtimeSettings struct {
 	DrainDelay config.Duration `yaml:"drain_delay"`
 	// Grace is how long a worker may take in all.
 	Grace config.Duration `yaml:"grace"`
+	// Direct is about the doors of services that let callers skip the gateway.
+	Direct directSettings `yaml:"direct"`
 }
 
 // modelSettings is about publishing models.
@@ -169,6 +171,7 @@ func (s *settings) Validate() error {
 	errs = append(errs, config.Prefix("tls", tls.Validate()))
 
 	add(s.Runtime.Grace > s.Runtime.DrainDelay, "runtime.grace", "must be longer than drain_delay")
+	errs = append(errs, config.Prefix("runtime.direct", s.Runtime.Direct.validate()))
 
 	for i, d := range s.Deploy {
 		path := fmt.Sprintf("deploy[%d]", i)

@@ -34,6 +34,7 @@ type serviceIn struct {
 	Traffic   *spec.TrafficPolicy `json:"traffic_policy" web:"strict"`
 	Retry     *spec.RetryPolicy   `json:"retry_policy" web:"strict"`
 	Limits    *spec.Limits        `json:"limits" web:"strict"`
+	Direct    *directIn           `json:"direct_channel" web:"strict"`
 	Upgrade   *string             `json:"upgrade_action"` // pause | resume | abort
 
 	serviceExtra
@@ -260,6 +261,7 @@ func (in *serviceIn) apply(s *spec.Service, now time.Time, m *mistakes) {
 		s.StopAt = stopAt(s.Schedule, now)
 	}
 
+	in.Direct.apply(s, m)
 	in.applyExtra(s, m)
 }
 

@@ -1,17 +1,13 @@
 package api
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sluice-gateway/sluice/control/web"
-	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -312,62 +308,4 @@ func (a *API) listClusters(r *web.Request) (any, error) {
 	_ = q.Page()
 
 	return map[string]any{"total_count": 0, "count": 0, "clusters": []any{}}, q.Err()
-}
-
-type endpointView struct {
-	Schema  string `json:"schema"`
-	IP      string `json:"ip"`
-	Port    int    `json:"port"`
-	ModelID string `json:"model_id"`
-}
-
-// listEndpoints tells the addresses of ready instances, for callers that skip the edge.
-func (a *API) listEndpoints(r *web.Request) (any, error) {
-	if err := a.calls.allow(r.Principal); err != nil {
-		return nil, err
-	}
-
-	q := r.Query()
-	_ = q.Enum("type", "host_endpoints", "host_endpoints")
-
-	if err := q.Err(); err != nil {
-		return nil, err
-	}
-
-	it, err := a.service(r)
-	if err != nil {
-		return nil, err
-	}
-
-	if it.Value.Stopped || it.Value.Deleting {
-		return nil, fault.New(fault.ServiceNotRunning, "Invalid request because requested service %s is unavailable.", it.Value.Name)
-	}
-
-	instances, err := a.instances(r, it.ID)
-	if err != nil {
-		return nil, err
-	}
-
-	views := []endpointView{}
-
-	for i := range instances {
-		inst := &instances[i]
-		if inst.State != spec.InstanceReady || inst.Network != "" && inst.Network != "tcp" {
-			continue
-		}
-
-		host, port, err := net.SplitHostPort(inst.Address)
-		if err != nil {
-			continue // not reachable by address
-		}
-
-		n, err := strconv.Atoi(port)
-		if err != nil {
-			continue
-		}
-
-		views = append(views, endpointView{Schema: cmp.Or(inst.Scheme, "http"), IP: host, Port: n, ModelID: inst.ModelID})
-	}
-
-	return map[string]any{"service_id": it.ID, "endpoints": views}, nil
 }

@@ -57,6 +57,8 @@ func (a *API) createService(r *web.Request) (any, error) {
 		s.Entries = a.entries(*in.Config, s.InferType, &m)
 	}
 
+	s.SpreadDirect()
+
 	if err := m.finish(&s); err != nil {
 		return nil, err
 	}
@@ -249,9 +251,13 @@ func (a *API) changeService(r *web.Request, change func(*spec.Service, *mistakes
 		var m mistakes
 
 		before := encode(s.Entries)
+		s.Entries = slices.Clone(s.Entries)
+
 		if err := change(&s, &m); err != nil {
 			return nil, false, err
 		}
+
+		s.SpreadDirect()
 
 		if err := m.finish(&s); err != nil {
 			return nil, false, err

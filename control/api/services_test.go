@@ -485,7 +485,7 @@ func TestServiceHistoryAndNumbers(t *testing.T) {
 		t.Errorf("got %s", a.Body)
 	}
 
-	must(t, p.st.Instances.Put(t.Context(), id+"/i", spec.Instance{ModelID: m, State: spec.InstanceReady, Network: "tcp", Address: "10.0.0.1:31997", Node: "n1"}))
+	must(t, p.st.Instances.Put(t.Context(), id+"/i", spec.Instance{ModelID: m, State: spec.InstanceReady, Network: "tcp", Address: "127.0.0.1:1", Direct: "10.0.0.1:31997", DirectGRPC: "10.0.0.1:31998", Node: "n1"}))
 
 	a := p.want(p.call("GET", "/services/"+id+"/monitor", nil), 200)
 	for path, want := range map[string]string{
@@ -497,10 +497,7 @@ func TestServiceHistoryAndNumbers(t *testing.T) {
 		}
 	}
 
-	a = p.want(p.call("GET", "/services/"+id+"/predict/endpoints?type=host_endpoints", nil), 200)
-	if a.get("endpoints.0.schema") != "http" || a.get("endpoints.0.ip") != "10.0.0.1" || a.get("endpoints.0.port") != "31997" {
-		t.Errorf("got %s", a.Body)
-	}
+	testDirectChannel(t, p, id, m)
 
 	limited := false
 	for range 25 {

@@ -59,6 +59,7 @@ type serviceDetail struct {
 	Traffic            spec.TrafficPolicy `json:"traffic_policy"`
 	Retry              spec.RetryPolicy   `json:"retry_policy"`
 	Limits             spec.Limits        `json:"limits"`
+	Direct             directView         `json:"direct_channel"`
 	Generation         int64              `json:"generation"`
 	Upgrade            *upgradeView       `json:"upgrade,omitempty"`
 }
@@ -188,7 +189,7 @@ func (a *API) showService(r *web.Request) (any, error) {
 		serviceItem: a.itemOfService(s, st), UpdateTime: s.UpdatedAt, AccessAddress: a.predictURL(s.ID),
 		Config: []entryView{}, LoadBalancerPolicy: s.LoadBalancerPolicy, Priority: s.Priority,
 		AuthTypes: s.Policy.AuthTypes, Traffic: s.Policy.Traffic, Retry: s.Policy.Retry, Limits: s.Policy.Limits,
-		Generation: s.Generation,
+		Direct: viewDirect(s.Direct), Generation: s.Generation,
 	}
 
 	if len(v.AuthTypes) == 0 {

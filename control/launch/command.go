@@ -21,6 +21,7 @@ import (
 const (
 	parentFD = 3
 	readyFD  = 4
+	relayFD  = 4 // of a supervisor
 )
 
 // passedOn are the variables of our own environment that processes get. Everything else,
@@ -113,6 +114,12 @@ func (p *process) workerCommand(ctx context.Context) *exec.Cmd {
 		"--ready-fd", strconv.Itoa(readyFD), "--parent-fd", strconv.Itoa(parentFD),
 	}, cfg.RuntimeArgs...)
 
+	if d := p.task.Direct; d != nil {
+		door := net.JoinHostPort(cfg.Direct.Host, "0")
+		args = append(args, "--direct", door, "--direct-grpc", door)
+		args = append(args, p.directArgs("--direct-")...)
+	}
+
 	return exec.CommandContext(ctx, cfg.Runtime, args...) //nolint:gosec // the configured binary; no shell
 }
 
@@ -137,7 +144,18 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 	}
 
 	args := slices.Clone(cfg.Supervisor[1:])
-	args = append(args, "--parent-fd", strconv.Itoa(parentFD), "--")
+	args = append(args, "--parent-fd", strconv.Itoa(parentFD))
+
+	if p.task.Direct != nil {
+		if err := p.openRelay(ctx); err != nil {
+			return nil, err
+		}
+
+		args = append(args, "--relay-fd", strconv.Itoa(relayFD), "--target", p.engineURL(port))
+		args = append(args, p.directArgs("--")...)
+	}
+
+	args = append(args, "--")
 
 	for _, a := range m.Config.Command {
 		args = append(args, expandPort(a, strconv.Itoa(port)))

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/internal/direct"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -42,6 +43,18 @@ type Config struct {
 	// Packages is where this machine keeps the package with a tree hash. A package that is
 	// not there is looked for where its model says. Nil means always there.
 	Packages func(tree string) string
+	// Direct is about the doors past the gateway.
+	Direct DirectConfig
+}
+
+// DirectConfig is how instances open doors for callers that skip the gateway.
+type DirectConfig struct {
+	// Host is the address of the interface to listen on; default 127.0.0.1.
+	Host string
+	// Advertise is the address that callers are told; default Host.
+	Advertise string
+	// TLS of the doors; without a certificate they speak in the clear.
+	TLS direct.Files
 }
 
 // packageDir is the directory of a model's files on this machine.
@@ -75,6 +88,14 @@ func (c *Config) ensureDefaults() error {
 		c.ListenHost = "127.0.0.1"
 	}
 
+	if c.Direct.Host == "" {
+		c.Direct.Host = "127.0.0.1"
+	}
+
+	if c.Direct.Advertise == "" {
+		c.Direct.Advertise = c.Direct.Host
+	}
+
 	if len(c.Supervisor) == 0 {
 		exe, err := os.Executable()
 		if err != nil {
@@ -97,6 +118,8 @@ type Task struct {
 	// MemoryLimit in bytes of all processes of the instance together; 0 means none. An
 	// instance that exceeds it is killed.
 	MemoryLimit int64
+	// Direct, when set, opens a door past the gateway.
+	Direct *spec.Direct
 	// Notify hears every change of phase.
 	Notify func(Status)
 }
@@ -121,6 +144,8 @@ type Status struct {
 	Address string
 	Scheme  string
 	Link    string
+	// Direct is where callers that skip the gateway reach it, DirectGRPC its gRPC door: host:port.
+	Direct, DirectGRPC, DirectScheme string
 	// Dir and Env of a custom engine, for health checks that run a command.
 	Dir string
 	Env []string

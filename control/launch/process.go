@@ -39,6 +39,9 @@ type process struct {
 	log   *slog.Logger
 	port  int
 	tail  tail
+	// relay is the door past the gateway of a custom engine, until its supervisor has it.
+	relay   *os.File
+	relayAt string
 
 	stopping chan struct{} // closed by the first stop
 	gone     chan struct{} // closed when the process is reaped
@@ -111,6 +114,7 @@ func (p *process) live() *Exit {
 			release()
 
 			if ok {
+				p.advertise(&st)
 				st.ID, st.Phase, st.PID = p.task.ID, PhaseListening, pid
 				p.task.Notify(st)
 			}
@@ -134,6 +138,12 @@ func (p *process) live() *Exit {
 
 // fork starts the process. ready is the read end of the ready pipe, nil for a custom engine.
 func (p *process) fork(out *output) (ready *os.File, err error) {
+	defer func() {
+		if p.relay != nil {
+			_ = p.relay.Close() // the process has its own
+		}
+	}()
+
 	// The context of the command is never ended: stop does the killing.
 	cmd, err := p.command(context.Background())
 	if err != nil {
@@ -153,6 +163,10 @@ func (p *process) fork(out *output) (ready *os.File, err error) {
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = out.stdoutW, out.stderrW
 	cmd.ExtraFiles = []*os.File{p.owner.lifeline}
+
+	if p.relay != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.relay)
+	}
 
 	if p.task.Model.Engine() == spec.EngineONNX {
 		r, w, err := os.Pipe()
@@ -193,13 +207,9 @@ func (p *process) listen(ready *os.File) <-chan Status {
 	ch := make(chan Status, 1)
 
 	if ready == nil {
-		scheme := "http"
-		if proto := p.task.Model.Config.Protocol; proto == "https" || proto == "wss" {
-			scheme = "https"
-		}
-
 		ch <- Status{
-			Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(p.port), Scheme: scheme, Dir: p.cmd.Dir, Env: p.cmd.Env,
+			Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(p.port), Scheme: p.engineScheme(), Dir: p.cmd.Dir, Env: p.cmd.Env,
+			Direct: p.relayAt,
 		}
 
 		return ch
@@ -236,9 +246,11 @@ func (p *process) listen(ready *os.File) <-chan Status {
 
 // readyLine is what a worker writes to its ready descriptor.
 type readyLine struct {
-	HTTP string `json:"http"`
-	Link string `json:"link"`
-	PID  int    `json:"pid"`
+	HTTP       string `json:"http"`
+	Link       string `json:"link"`
+	Direct     string `json:"direct"`
+	DirectGRPC string `json:"direct_grpc"`
+	PID        int    `json:"pid"`
 }
 
 func readReady(f *os.File, timeout time.Duration) (Status, error) {
@@ -260,7 +272,9 @@ func readReady(f *os.File, timeout time.Duration) (Status, error) {
 		return Status{}, fmt.Errorf("ready line %.100q has no http address", line)
 	}
 
-	return Status{Network: "tcp", Address: r.HTTP, Scheme: "http", Link: r.Link}, nil
+	return Status{
+		Network: "tcp", Address: r.HTTP, Scheme: "http", Link: r.Link, Direct: r.Direct, DirectGRPC: r.DirectGRPC,
+	}, nil
 }
 
 // reap waits for the end of the process. The group is killed while the dead leader still

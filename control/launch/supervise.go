@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"syscall"
 )
 
@@ -20,20 +20,29 @@ const (
 	exitNotFound = 127
 )
 
-// Supervise runs a custom engine on behalf of a launcher: args are "--parent-fd N -- COMMAND…".
+// Supervise runs a custom engine on behalf of a launcher: args are "--parent-fd N -- COMMAND…", and before
+// the dashes what opens a door past the gateway, see openRelay.
 // It passes SIGTERM, SIGINT and SIGHUP on, and returns the exit status of the command (128 and
 // the number of the signal that ended it). When the launcher is gone (EOF on the descriptor) it
 // kills its whole process group, itself included; when it is killed itself, the kernel kills the
 // command. It must be called from the main goroutine of a process of its own, which exits with the result.
 func Supervise(args []string, stderr io.Writer) int {
-	parent, command, err := superviseArgs(args)
+	o, command, err := superviseArgs(args)
 	if err != nil {
 		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
 
 		return exitUsage
 	}
 
-	syscall.CloseOnExec(parent)
+	syscall.CloseOnExec(o.parent)
+
+	door, err := o.openRelay(slog.New(slog.NewTextHandler(stderr, nil)))
+	if err != nil {
+		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+
+		return exitUsage
+	}
+	defer door.close()
 
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -53,29 +62,18 @@ func Supervise(args []string, stderr io.Writer) int {
 
 	go func() {
 		for sig := range signals {
+			door.drain()
+
 			_ = cmd.Process.Signal(sig) // it may have ended
 		}
 	}()
 
 	go func() {
-		waitForEOF(parent)
+		waitForEOF(o.parent)
 		killGroup(cmd.Process)
 	}()
 
 	return exitStatus(cmd.Wait())
-}
-
-func superviseArgs(args []string) (parent int, command []string, err error) {
-	const fixed = 3
-	if len(args) <= fixed || args[0] != "--parent-fd" || args[2] != "--" {
-		return 0, nil, errors.New("usage: supervise --parent-fd N -- COMMAND [ARG…]")
-	}
-
-	if parent, err = strconv.Atoi(args[1]); err != nil || parent <= 2 {
-		return 0, nil, fmt.Errorf("--parent-fd %q is not a descriptor", args[1])
-	}
-
-	return parent, args[fixed:], nil
 }
 
 // waitForEOF returns when the descriptor cannot give anything any more.

@@ -31,6 +31,10 @@ func Template(e *spec.Entry) string {
 		text(fmt.Sprintf("%v %v %v", c.CPU, c.Memory, c.GPU))
 	}
 
+	if d := e.Direct; d != nil {
+		text(fmt.Sprintf("direct %q %s", d.Allow, d.KeyHash))
+	}
+
 	for _, key := range slices.Sorted(maps.Keys(e.Envs)) {
 		text(key)
 		text(e.Envs[key])

@@ -82,6 +82,7 @@ func (s *step) look(inst *spec.Instance, o Observation) {
 	}
 
 	inst.PID, inst.Network, inst.Address, inst.Scheme, inst.LinkAddress = o.PID, o.Network, o.Address, o.Scheme, o.Link
+	inst.Direct, inst.DirectGRPC, inst.DirectScheme = o.Direct, o.DirectGRPC, o.DirectScheme
 
 	next := o.State
 	if next == "" || o.Address == "" {
@@ -157,6 +158,7 @@ func (s *step) died(inst *spec.Instance, reason string, hopeless bool) {
 	inst.Failures++
 	inst.State, inst.Reason, inst.EndedAt, inst.Hopeless = spec.InstanceFailed, reason, s.now, hopeless
 	inst.Address, inst.LinkAddress, inst.PID = "", "", 0
+	inst.Direct, inst.DirectGRPC, inst.DirectScheme = "", "", ""
 
 	wait := s.backoff(inst)
 	if stable {

@@ -53,6 +53,8 @@ type Observation struct {
 	Address string
 	Scheme  string
 	Link    string
+	// Direct, DirectGRPC and DirectScheme of the doors past the gateway.
+	Direct, DirectGRPC, DirectScheme string
 	// State as the probes see it: loading, warming, ready, draining or failed; "" while unknown.
 	State  spec.InstanceState
 	Reason string

@@ -37,6 +37,9 @@ type ServerConfig struct {
 	MaxConns int
 	// WebSocketSpread: in a drain WebSockets are told good-bye at times spread over this; default 2 s.
 	WebSocketSpread time.Duration
+	// Permit, when set, says by the value of the header PermitHeader whether a request may come in.
+	Permit       func(key []byte) bool
+	PermitHeader string
 }
 
 func (c *ServerConfig) defaults() {
@@ -253,7 +256,9 @@ func (h *header) Get(name string) []byte { return h.h.Peek(name) }
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	if asksWebSocket(ctx) {
+	permitted := s.cfg.Permit == nil || s.cfg.Permit(ctx.Request.Header.Peek(s.cfg.PermitHeader))
+
+	if permitted && asksWebSocket(ctx) {
 		s.ws.accept(ctx)
 
 		return
@@ -272,7 +277,12 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		TakeBody: d.take, Context: w, Start: time.Now(), Out: ctx.Response.SwapBody(nil)[:0], Extra: x.Extra[:0],
 	}
 
-	s.app.Serve(x)
+	if !permitted {
+		s.app.fail(x, fault.New(fault.NoCredentials, "The direct channel wants the key of the service in %s.", s.cfg.PermitHeader))
+	} else {
+		s.app.Serve(x)
+	}
+
 	s.watch.leave(w)
 
 	resp := &ctx.Response

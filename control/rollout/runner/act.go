@@ -54,7 +54,7 @@ func (r *Runner) start(id string, m *spec.Model, inst spec.Instance) {
 	}
 
 	err := r.launcher.Start(launch.Task{
-		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs, MemoryLimit: memoryLimit(entry),
+		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs, MemoryLimit: memoryLimit(entry), Direct: entry.Direct,
 		Notify: func(st launch.Status) { r.heard(id, m, st) },
 	})
 	if err != nil {
@@ -121,6 +121,7 @@ func (r *Runner) listening(id string, m *spec.Model, st launch.Status) {
 	}
 
 	o.PID, o.Network, o.Address, o.Scheme, o.Link = st.PID, st.Network, st.Address, st.Scheme, st.Link
+	o.Direct, o.DirectGRPC, o.DirectScheme = st.Direct, st.DirectGRPC, st.DirectScheme
 	r.queue.add(id)
 
 	o.target = health.Target{

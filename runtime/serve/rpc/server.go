@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,9 +13,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // so that clients may compress
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
@@ -33,6 +37,11 @@ type Config struct {
 	DrainDelay time.Duration
 	// Grace bounds everything from then to the end; default 90 s.
 	Grace time.Duration
+	// Permit, when set, says by the metadata of the name PermitKey whether a call may come in.
+	Permit    func(key []byte) bool
+	PermitKey string
+	// TLS of the door; nil means in the clear.
+	TLS *tls.Config
 }
 
 func (c *Config) defaults() {
@@ -62,6 +71,7 @@ func New(cfg Config, app *serve.App, log *slog.Logger) *Server {
 
 	s := &Server{cfg: cfg, log: log}
 	s.grpc = grpc.NewServer(
+		grpc.Creds(s.credentials()),
 		grpc.MaxRecvMsgSize(cfg.MaxMessage),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxStreams),
@@ -127,8 +137,38 @@ func (s *Server) Run(ctx context.Context, ln net.Listener, now <-chan struct{}) 
 	return nil
 }
 
+func (s *Server) credentials() credentials.TransportCredentials {
+	if s.cfg.TLS == nil {
+		return insecure.NewCredentials()
+	}
+
+	return credentials.NewTLS(s.cfg.TLS)
+}
+
+// permit refuses calls without the key, if one is asked for.
+func (s *Server) permit(ctx context.Context) error {
+	if s.cfg.Permit == nil {
+		return nil
+	}
+
+	given := ""
+	if values := metadata.ValueFromIncomingContext(ctx, s.cfg.PermitKey); len(values) > 0 {
+		given = values[0]
+	}
+
+	if !s.cfg.Permit([]byte(given)) {
+		return status.Errorf(codes.Unauthenticated, "the direct channel wants the key of the service in %s", s.cfg.PermitKey) //nolint:wrapcheck // the answer itself
+	}
+
+	return nil
+}
+
 func (s *Server) guardUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
 	defer s.recovered(info.FullMethod, &err)
+
+	if err := s.permit(ctx); err != nil {
+		return nil, err
+	}
 
 	out, err = next(ctx, req)
 
@@ -137,6 +177,10 @@ func (s *Server) guardUnary(ctx context.Context, req any, info *grpc.UnaryServer
 
 func (s *Server) guardStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer s.recovered(info.FullMethod, &err)
+
+	if err := s.permit(ss.Context()); err != nil {
+		return err
+	}
 
 	return s.status(ss.Context(), info.FullMethod, next(srv, ss))
 }
