@@ -68,7 +68,7 @@ func (r *resolver) services(ctx context.Context, list []weighted) (*target, erro
 
 		base := baseOf(u)
 		full := *u
-		full.Path = strings.TrimSuffix(u.Path, "/") + r.path()
+		full.Path = firstOf(strings.TrimSuffix(u.Path, "/")+r.path(), "/")
 
 		item, err := r.item(ctx, &full, u.Host, base)
 		if err != nil {
