@@ -104,6 +104,11 @@ func (w *walk) declared(v *router.Version) error {
 	case router.NoSuchPath:
 		return errNoEndpoint
 	case router.NoSuchMethod:
+		// A WebSocket begins with GET whatever method the package names for the path.
+		if c.Upgrade != nil {
+			return nil
+		}
+
 		c.Out.AddHeader("Allow", []byte(allow))
 
 		return errNoMethod

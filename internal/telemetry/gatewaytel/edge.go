@@ -28,18 +28,25 @@ const (
 
 // Edge returns hooks that feed reg with the metrics of the doors.
 func Edge(reg prometheus.Registerer) edge.Hooks {
-	m := newEdgeMetrics(reg)
+	m, s := newEdgeMetrics(reg), newSocketMetrics(reg)
 
 	return edge.Hooks{
-		Started:    func(d edge.Door) { m.inflight[d].Inc() },
-		Ended:      m.ended,
-		Rejected:   m.rejected,
-		Opened:     func(d edge.Door) { m.open[d].Inc(); m.opened[d].Inc() },
-		Closed:     func(d edge.Door, age time.Duration) { m.open[d].Dec(); m.age.Observe(age.Seconds()) },
-		Refused:    func(d edge.Door, why edge.Refusal) { m.refused[d][why].Inc() },
-		LogDropped: m.dropped.Inc,
-		Draining:   m.drain,
-		Panicked:   m.panics.Inc,
+		Started: func(d edge.Door) { m.inflight[d].Inc() },
+		Ended:   m.ended,
+		// The time that a WebSocket lives is no time to an answer: only the handshake counts among requests.
+		SocketOpened: func(d edge.Door, r *gateway.Record) {
+			m.ended(d, r)
+			s.open[d].Inc()
+			s.opened[d].Inc()
+		},
+		SocketClosed: func(d edge.Door, r *gateway.Record) { s.ended(d, r, m.service(r.ServiceID).label) },
+		Rejected:     m.rejected,
+		Opened:       func(d edge.Door) { m.open[d].Inc(); m.opened[d].Inc() },
+		Closed:       func(d edge.Door, age time.Duration) { m.open[d].Dec(); m.age.Observe(age.Seconds()) },
+		Refused:      func(d edge.Door, why edge.Refusal) { m.refused[d][why].Inc() },
+		LogDropped:   m.dropped.Inc,
+		Draining:     m.drain,
+		Panicked:     m.panics.Inc,
 	}
 }
 

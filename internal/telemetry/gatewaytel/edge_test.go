@@ -131,3 +131,42 @@ func BenchmarkEnded(b *testing.B) {
 		h.Ended(edge.DoorHTTP, r)
 	}
 }
+
+func TestWebSocketsHaveMetricsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+
+	reg := prometheus.NewPedanticRegistry()
+	h := gatewaytel.Edge(reg)
+	rec := record("s1", "chat/1", gateway.Served, 101)
+
+	for range 3 {
+		h.Started(edge.DoorHTTPS)
+		h.SocketOpened(edge.DoorHTTPS, rec)
+	}
+
+	over := *rec
+	over.CloseCode, over.MessagesIn, over.MessagesOut, over.BytesIn, over.BytesOut, over.Total = 4711, 7, 8, 100, 200, time.Hour
+	h.SocketClosed(edge.DoorHTTPS, &over)
+
+	over.CloseCode = 1001
+	h.SocketClosed(edge.DoorHTTPS, &over)
+
+	got := lines(t, reg)
+
+	for _, want := range []string{
+		`sluice_websocket_connections{door="https"} 1`,
+		`sluice_websocket_connections_total{door="https"} 3`,
+		`sluice_websocket_closed_total{code="1001",service="s1"} 1`,
+		`sluice_websocket_closed_total{code="4000",service="s1"} 1`,
+		`sluice_websocket_messages_total{direction="in"} 14`,
+		`sluice_websocket_messages_total{direction="out"} 16`,
+		`sluice_websocket_bytes_total{direction="out"} 400`,
+		`sluice_websocket_duration_seconds_count 2`,
+		`sluice_requests_in_flight{door="https"} 0`,
+		`sluice_requests_total{code="1xx",outcome="served",service="s1"} 3`,
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("missing %s", want)
+		}
+	}
+}
