@@ -601,3 +601,16 @@ func TestPlansThatMakeNoSense(t *testing.T) {
 		}
 	}
 }
+
+func TestRunEndsWhenItIsStable(t *testing.T) {
+	t.Parallel()
+
+	s := server(t, func(http.ResponseWriter, *http.Request) { wait(50 * time.Millisecond) })
+	p := plan(addressOf(s))
+	p.Rate, p.Shape, p.Concurrency, p.Duration, p.UntilStable = 40, loadtest.Constant, 20, time.Minute, time.Second
+
+	res := run(t, p)
+	if !res.Stable || len(res.Windows) != 3 || res.Interrupted || res.Elapsed < 3*time.Second || res.Elapsed > 50*time.Second {
+		t.Errorf("stable %v after %v: %+v", res.Stable, res.Elapsed, res.Windows)
+	}
+}
