@@ -107,7 +107,7 @@ func (c *controlPlane) listen(b *builder) error {
 		c.listener = web.Listener(ln)
 	}
 
-	c.server = web.NewServer(public.Handler(), b.log)
+	c.server = web.NewServer(visible(public.Handler(), b.follower), b.log)
 	b.closers = append(b.closers, func() { c.listener.Close() }) //nolint:errcheck // closed by the server already
 
 	return nil

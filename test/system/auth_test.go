@@ -109,9 +109,9 @@ func TestEveryWayOfAuthenticating(t *testing.T) {
 	// A key made, used, and deleted.
 	key, _ := s.cliJSON(nil, "key", "create")["credential"].(map[string]any)
 	ak, sk := key["access"].(string), key["secret"].(string)
-	s.eventually(time.Second, "use of a new key", func() bool { return s.signed(url, ak, sk, body, ct).Status == 200 })
+	check("a new key at once", s.signed(url, ak, sk, body, ct), 200, `"predicted_label":"7"`)
 	s.cli(nil, "key", "delete", ak)
-	s.eventually(time.Second, "end of a deleted key", func() bool { return s.signed(url, ak, sk, body, ct).Status == 401 })
+	check("a deleted key at once", s.signed(url, ak, sk, body, ct), 401, "APIG.0301")
 
 	s.checkApp(service, url, secure, body, ct)
 	s.checkUser(url, body, ct)
