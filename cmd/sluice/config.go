@@ -112,12 +112,6 @@ type runtimeSettings struct {
 	Direct directSettings `yaml:"direct"`
 }
 
-// modelSettings is about publishing models.
-type modelSettings struct {
-	// SourceRoots are the directories that packages may come from; empty means any but the data directory.
-	SourceRoots []string `yaml:"source_roots"`
-}
-
 // deploySettings is a model and a service of it.
 type deploySettings struct {
 	Service   string `yaml:"service"`
@@ -181,7 +175,7 @@ func (s *settings) Validate() error {
 		add(d.Instances >= 0 && d.Instances <= 128, path+".instances", "must be between 0 and 128")
 	}
 
-	errs = append(errs, config.Prefix("etcd", s.Etcd.validate()))
+	errs = append(errs, config.Prefix("etcd", s.Etcd.validate()), config.Prefix("models", s.Models.validate()))
 	errs = append(errs, config.Prefix("edge", s.Edge.Validate()), s.validateTraffic())
 
 	return errors.Join(errs...)

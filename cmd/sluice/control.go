@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/pkgsource"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -54,10 +55,16 @@ func (b *builder) identity() error {
 		}
 	}
 
+	fetcher, err := pkgsource.New(b.settings.fetch())
+	if err != nil {
+		return fmt.Errorf("open the package store: %w", err)
+	}
+
 	b.control = &controlPlane{
 		identity: id,
 		registry: registry.New(registry.Config{
 			Hidden: []string{b.settings.DataDir}, SourceRoots: b.settings.Models.SourceRoots,
+			Fetch: fetcher, CacheBytes: int64(b.settings.Models.CacheBytes),
 		}, b.store, b.packages, b.log),
 	}
 

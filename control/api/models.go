@@ -239,7 +239,13 @@ func (a *API) showModel(r *web.Request) (any, error) {
 		return nil, err
 	}
 
-	return viewModel(&it.Value), nil
+	view := viewModel(&it.Value)
+
+	if p, ok := a.d.Registry.Progress(it.ID); ok {
+		view.Fetch = &p
+	}
+
+	return view, nil
 }
 
 type deleteFailure struct {

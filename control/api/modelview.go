@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 
+	"github.com/sluice-gateway/sluice/control/registry"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -67,6 +68,8 @@ type modelDetail struct {
 	StartupHealth    *spec.Health      `json:"startup_health,omitempty"`
 	SHA256           string            `json:"sha256,omitempty"`
 	Files            []spec.FileDigest `json:"files,omitempty"`
+	// Fetch is how far the package is, while it comes from elsewhere.
+	Fetch *registry.Progress `json:"fetch_progress,omitempty"`
 }
 
 func viewModel(m *spec.Model) modelDetail {

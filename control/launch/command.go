@@ -120,6 +120,10 @@ func (p *process) workerCommand(ctx context.Context) *exec.Cmd {
 		args = append(args, p.directArgs("--direct-")...)
 	}
 
+	if m.Package.TreeSHA256 != "" {
+		args = append(args, "--tree-sha256", m.Package.TreeSHA256) // checked at every load
+	}
+
 	return exec.CommandContext(ctx, cfg.Runtime, args...) //nolint:gosec // the configured binary; no shell
 }
 

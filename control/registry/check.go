@@ -26,6 +26,10 @@ const (
 // preflight finds at once what is wrong with a model: its source, config.json, and whether
 // the files are there that its engine needs.
 func (g *Registry) preflight(m *spec.Model) error {
+	if remote(m) {
+		return g.preflightRemote(m)
+	}
+
 	source, err := g.source(m)
 	if err != nil {
 		return err
@@ -326,11 +330,16 @@ func within(p, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-// importPackage copies the files of m and configures it from the copy.
-func (g *Registry) importPackage(ctx context.Context, m *spec.Model) error {
-	source, err := g.source(m)
-	if err != nil {
-		return err
+// importPackage copies the files of m and configures it from the copy. fetched is where they
+// are when they came from elsewhere.
+func (g *Registry) importPackage(ctx context.Context, m *spec.Model, fetched string) error {
+	source := fetched
+
+	if source == "" {
+		var err error
+		if source, err = g.source(m); err != nil {
+			return err
+		}
 	}
 
 	overlay := map[string][]byte{}

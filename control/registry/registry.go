@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/pkgsource"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -23,6 +24,14 @@ type Config struct {
 	Hidden []string
 	// Workers is how many packages are imported at a time (default 2).
 	Workers int
+	// Fetch brings packages from elsewhere; nil means that there are none.
+	Fetch *pkgsource.Fetcher
+	// Fetchers is how many packages are fetched at a time (default 4). They do not hold up
+	// those that are on this machine.
+	Fetchers int
+	// CacheBytes is how much of packages that no model refers to is kept, the last used
+	// longest; 0 keeps nothing.
+	CacheBytes int64
 }
 
 // Registry manages models.
@@ -32,10 +41,12 @@ type Registry struct {
 	pkgs *pkgstore.Store
 	log  *slog.Logger
 
-	queue chan string
+	queue  chan string // models whose files are here
+	remote chan string // models whose files are elsewhere
 
-	mu     sync.Mutex // guards active
-	active map[string]context.CancelFunc
+	mu       sync.Mutex // guards active and progress
+	active   map[string]context.CancelFunc
+	progress map[string]Progress
 
 	// placing is held for reading from the import of a package until its model refers to it,
 	// and for writing while a package is removed.
@@ -50,9 +61,14 @@ func New(cfg Config, st *store.Store, pkgs *pkgstore.Store, log *slog.Logger) *R
 		cfg.Workers = 2
 	}
 
+	if cfg.Fetchers <= 0 {
+		cfg.Fetchers = 4
+	}
+
 	return &Registry{
 		cfg: cfg, st: st, pkgs: pkgs, log: log,
-		queue: make(chan string, queued), active: make(map[string]context.CancelFunc),
+		queue: make(chan string, queued), remote: make(chan string, queued),
+		active: make(map[string]context.CancelFunc), progress: make(map[string]Progress),
 	}
 }
 
@@ -78,32 +94,57 @@ func (g *Registry) Run(ctx context.Context) error {
 	})
 
 	for range g.cfg.Workers {
-		group.Go(func() error {
-			for {
-				select {
-				case id := <-g.queue:
-					g.work(ctx, id)
-				case <-ctx.Done():
-					return nil
-				}
-			}
-		})
+		group.Go(func() error { return g.serve(ctx, g.queue) })
+	}
+
+	for range g.cfg.Fetchers {
+		group.Go(func() error { return g.serve(ctx, g.remote) })
 	}
 
 	return group.Wait()
 }
 
+func (g *Registry) serve(ctx context.Context, queue <-chan string) error {
+	for {
+		select {
+		case id := <-queue:
+			g.work(ctx, id)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// queueOf is where a model waits to be published.
+func (g *Registry) queueOf(m *spec.Model) chan<- string {
+	if remote(m) {
+		return g.remote
+	}
+
+	return g.queue
+}
+
 // clean removes remains of imports and packages that no model refers to.
 func (g *Registry) clean(models []spec.Model) error {
 	used := make(map[string]bool, len(models))
+	publishing := make(map[string]bool)
+
 	for i := range models {
 		used[models[i].Package.TreeSHA256] = true
+		publishing[models[i].ID] = models[i].Status == spec.ModelPublishing && !models[i].Deleting
 	}
 
 	g.placing.Lock()
 	defer g.placing.Unlock()
 
-	return g.pkgs.Clean(func(tree string) bool { return used[tree] })
+	err := g.pkgs.Clean(func(tree string) bool { return used[tree] || g.cfg.CacheBytes > 0 })
+	err = errors.Join(err, g.pkgs.Trim(g.cfg.CacheBytes, func(tree string) bool { return used[tree] }))
+
+	if g.cfg.Fetch != nil {
+		err = errors.Join(err, g.cfg.Fetch.Clean(func(key string) bool { return publishing[key] }))
+	}
+
+	return err
 }
 
 func (g *Registry) resume(ctx context.Context, m *spec.Model) {
@@ -114,7 +155,7 @@ func (g *Registry) resume(ctx context.Context, m *spec.Model) {
 		}
 	case m.Status == spec.ModelPublishing:
 		select {
-		case g.queue <- m.ID:
+		case g.queueOf(m) <- m.ID:
 		case <-ctx.Done():
 		}
 	}
@@ -141,7 +182,7 @@ func (g *Registry) Create(ctx context.Context, m *spec.Model) error {
 	}
 
 	select {
-	case g.queue <- m.ID:
+	case g.queueOf(m) <- m.ID:
 		return nil
 	default:
 	}
@@ -156,8 +197,30 @@ func indexOf(m *spec.Model) string {
 	return store.IndexKey(store.IndexModel, m.ProjectID, m.Name, m.Version)
 }
 
-// work imports one model, unless somebody else did or it is gone.
-func (g *Registry) work(ctx context.Context, id string) {
+// work imports one model, unless somebody else did or it is gone. A model may be queued twice,
+// by its creation and by the start of Run: one worker at a time has it.
+func (g *Registry) work(process context.Context, id string) {
+	ctx, cancel := context.WithCancel(process)
+	defer cancel()
+
+	g.mu.Lock()
+	taken := g.active[id] != nil
+	if !taken {
+		g.active[id] = cancel
+	}
+	g.mu.Unlock()
+
+	if taken {
+		return
+	}
+
+	defer func() {
+		g.mu.Lock()
+		delete(g.active, id)
+		delete(g.progress, id)
+		g.mu.Unlock()
+	}()
+
 	it, err := g.st.Models.Get(ctx, id)
 	if err != nil || it.Value.Deleting || it.Value.Status != spec.ModelPublishing {
 		if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
@@ -167,25 +230,31 @@ func (g *Registry) work(ctx context.Context, id string) {
 		return
 	}
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	g.publish(process, ctx, it.Value)
+}
 
-	g.mu.Lock()
-	g.active[id] = cancel
-	g.mu.Unlock()
+// publish fetches and imports one model, and writes what became of it. ctx ends before process
+// does when the model is deleted.
+func (g *Registry) publish(process, ctx context.Context, m spec.Model) {
+	id := m.ID
 
+	// What a shutdown cuts off is gone on with; everything else is over.
 	defer func() {
-		g.mu.Lock()
-		delete(g.active, id)
-		g.mu.Unlock()
+		if process.Err() == nil {
+			g.discard(&m)
+		}
 	}()
+
+	fetched, err := g.fetch(ctx, &m)
 
 	g.placing.RLock()
 	defer g.placing.RUnlock()
 
-	m := it.Value
+	if err == nil {
+		err = g.importPackage(ctx, &m, fetched)
+	}
 
-	if err := g.importPackage(ctx, &m); err != nil {
+	if err != nil {
 		if ctx.Err() != nil {
 			return // shutdown: the next start begins again; deletion: nobody asks any more
 		}
@@ -305,13 +374,19 @@ func (g *Registry) dropPackage(ctx context.Context, tree string) error {
 		return fmt.Errorf("who shares package %s: %w", tree, err)
 	}
 
+	used := make(map[string]bool, len(models))
 	for i := range models {
-		if models[i].Package.TreeSHA256 == tree {
-			return nil
-		}
+		used[models[i].Package.TreeSHA256] = true
 	}
 
-	return g.pkgs.Remove(tree)
+	switch {
+	case used[tree]:
+		return nil
+	case g.cfg.CacheBytes > 0:
+		return g.pkgs.Trim(g.cfg.CacheBytes, func(tree string) bool { return used[tree] })
+	default:
+		return g.pkgs.Remove(tree)
+	}
 }
 
 // Hold keeps packages from being removed until release is called.

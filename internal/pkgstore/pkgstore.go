@@ -168,6 +168,10 @@ func (s *Store) share(work string, ref spec.PackageRef) error {
 		}
 	}
 
+	if err := s.touch(ref.TreeSHA256); err != nil {
+		return fmt.Errorf("share package: %w", err)
+	}
+
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
@@ -238,6 +239,42 @@ func TestCleanKeepsWhatIsWanted(t *testing.T) {
 			t.Fatalf("removed %q", bad)
 		}
 	}
+}
+
+func TestTrimRemovesTheLeastRecentlyUsed(t *testing.T) {
+	t.Parallel()
+
+	s := open(t, pkgstore.Config{})
+	refs := make([]spec.PackageRef, 4)
+
+	for i := range refs {
+		var err error
+
+		refs[i], err = s.Import(t.Context(), tree(t, map[string]string{"a": strings.Repeat(strconv.Itoa(i), 100)}), nil)
+		must(t, err)
+
+		old := time.Now().Add(time.Duration(i-10) * time.Hour)
+		must(t, os.Chtimes(refs[i].Dir, old, old))
+	}
+
+	// 0 is the oldest, but wanted; 1 is imported again.
+	_, err := s.Import(t.Context(), tree(t, map[string]string{"a": strings.Repeat("1", 100)}), nil)
+	must(t, err)
+	must(t, s.Trim(250, func(tree string) bool { return tree == refs[0].TreeSHA256 }))
+
+	for i, want := range []bool{true, true, false, true} {
+		if _, err := os.Stat(refs[i].Dir); (err == nil) != want {
+			t.Errorf("package %d: %v", i, err)
+		}
+	}
+
+	must(t, s.Trim(0, func(tree string) bool { return tree == refs[0].TreeSHA256 }))
+
+	if err := s.Verify(t.Context(), refs[3]); err == nil {
+		t.Error("a package is left over")
+	}
+
+	must(t, s.Verify(t.Context(), refs[0]))
 }
 
 func open(t *testing.T, cfg pkgstore.Config) *pkgstore.Store {
