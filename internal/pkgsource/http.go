@@ -27,7 +27,7 @@ func newClient(cfg *Config) *http.Client {
 			// No proxy: it would dial in our place, and what it dials nobody checks.
 			DialContext:            dialer.DialContext,
 			TLSHandshakeTimeout:    15 * time.Second,
-			ResponseHeaderTimeout:  cfg.IdleTimeout,
+			ResponseHeaderTimeout:  cfg.IdleTimeout + 5*time.Second, // the timer of the attempt comes first
 			MaxResponseHeaderBytes: 64 << 10,
 			DisableCompression:     true,
 			DisableKeepAlives:      true,
