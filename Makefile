@@ -27,7 +27,7 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile chaos check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,10 +71,10 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 bench: build ## Measure everything against nginx, HAProxy, wrk and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-only edge')
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
-microchaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)
+chaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-5} $(GO) test -count=1 -v -timeout 2h -run '^TestChaos$$' ./test/system
 
-bench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
+microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
 bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
