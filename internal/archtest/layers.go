@@ -35,7 +35,7 @@ type Rules struct {
 
 // House returns the rules of this module.
 func House() Rules {
-	everything := []string{"auth", "cmd", "control", "gateway", "internal", "link", "loadtest", "router", "runtime", "spec", "web"}
+	everything := []string{"auth", "client", "cmd", "control", "gateway", "internal", "link", "loadtest", "router", "runtime", "spec", "web"}
 
 	return Rules{
 		Layers: []Layer{
@@ -55,10 +55,12 @@ func House() Rules {
 			{Prefix: "runtime", May: []string{"spec", "internal", "link", "auth/sign"}},
 			{Prefix: "control", May: []string{"spec", "internal", "auth", "link", "web"}},
 			{Prefix: "loadtest", May: []string{"spec", "internal", "link", "auth/sign"}},
+			// What users import: the signer, nothing from inside.
+			{Prefix: "client", May: []string{"spec", "auth/sign"}},
 			{Prefix: "cmd", May: everything},
 			{Prefix: "test", May: everything},
-			// Examples show what a client may use: the signer, nothing from inside.
-			{Prefix: "docs/examples", May: []string{"spec", "auth/sign"}},
+			// Examples show what a client may use: the signer and the client, nothing from inside.
+			{Prefix: "docs/examples", May: []string{"spec", "auth/sign", "client"}},
 		},
 		Fences: []Fence{
 			{
