@@ -164,7 +164,7 @@ func TestBadInstanceIsTakenOut(t *testing.T) {
 
 	id := s.external("halves", map[string]any{"endpoints": []any{
 		map[string]any{"url": "http://" + good}, map[string]any{"url": "http://" + broken},
-	}}, nil)
+	}}, map[string]any{"load_balancer_policy": "ROUND_ROBIN"})
 
 	url := s.Edge + "/v1/infers/" + id
 	failed := 0
