@@ -59,7 +59,8 @@ func (s *step) adjust(want []spec.Entry) {
 	}
 }
 
-// log records the update to the present target.
+// log records the update to the present target. There is one entry a generation: an update that
+// begins and ends in the same step leaves its end only.
 func (s *step) log(result spec.UpdateResult, detail string) {
 	success := 0
 
@@ -82,6 +83,7 @@ func (s *step) log(result spec.UpdateResult, detail string) {
 		}
 	}
 
+	s.result.Logs = slices.DeleteFunc(s.result.Logs, func(old spec.UpdateLog) bool { return old.Generation == l.Generation })
 	s.result.Logs = append(s.result.Logs, *l)
 }
 

@@ -80,6 +80,28 @@ func TestUpgradeStaysWithinItsBounds(t *testing.T) {
 	}
 }
 
+// TestUpdateThatEndsInTheStepThatBeginsIt goes back to what serves already: the update is done at once.
+func TestUpdateThatEndsInTheStepThatBeginsIt(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld()
+	w.deploy(entry("v1", 2))
+	w.settle()
+	readyAll(w)
+	w.settle()
+
+	w.deploy(entry("v2", 2))
+	w.service.Generation += 5 // more updates than steps
+	w.record()
+	w.deploy(entry("v1", 2))
+	w.record()
+
+	last := w.logs[len(w.logs)-1]
+	if last.Generation != w.service.Generation || last.Result != spec.UpdateSuccess {
+		t.Errorf("the last entry is %s of generation %d, not success of %d", last.Result, last.Generation, w.service.Generation)
+	}
+}
+
 // step does one step; one in n is not followed by any action.
 func step(w *world, rng *rand.Rand, n int) {
 	if actions := w.record(); rng.IntN(n) > 0 {

@@ -67,6 +67,16 @@ func (w *world) record() []rollout.Action {
 	w.events = append(w.events, res.Events...)
 	w.logs = append(w.logs, res.Logs...)
 
+	generations := map[int64]bool{}
+	for _, l := range res.Logs {
+		if generations[l.Generation] {
+			// The generation is the key in the store, and a transaction may name a key once.
+			panic(fmt.Sprintf("one step logs generation %d twice: %+v", l.Generation, res.Logs))
+		}
+
+		generations[l.Generation] = true
+	}
+
 	if res.Rollback != nil {
 		w.service.Entries = res.Rollback
 		w.service.Generation++
