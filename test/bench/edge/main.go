@@ -24,6 +24,7 @@ type options struct {
 	rounds   int
 	conns    int
 	logs     bool
+	profile  string
 }
 
 func main() {
@@ -49,6 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.DurationVar(&o.length, "length", 5*time.Second, "length of one run")
 	fs.IntVar(&o.rounds, "rounds", 3, "runs of each candidate")
 	fs.IntVar(&o.conns, "conns", 64, "connections at saturation")
+	fs.StringVar(&o.profile, "profile", "", "`file` for a CPU profile of the gateway in a run of its own, for go tool pprof")
 	fs.BoolVar(&o.logs, "logs", false, "write access logs, all of them")
 
 	if err := fs.Parse(args); err != nil {
@@ -123,6 +125,12 @@ func (o *options) measure(ctx context.Context, b *bed, stdout io.Writer) (*resul
 
 	if err := turns(ctx, all, lua, o.conns, o); err != nil {
 		return nil, err
+	}
+
+	if o.profile != "" {
+		if err := g.profile(ctx, o, res.linked, lua); err != nil {
+			return nil, err
+		}
 	}
 
 	worker, addr, err := b.startWorker(ctx, o.bin, g.pkgDir)
