@@ -135,6 +135,16 @@ func (c *clientConn) send(s *slot, call *Call) (uint64, error) {
 	return c.w.commit(n), nil
 }
 
+// ending is where ctx tells that it is over. One that offers to lend its channel for the time of a
+// call does so with Ending; wait holds it no longer than that.
+func ending(ctx context.Context) <-chan struct{} {
+	if lent, ok := ctx.(interface{ Ending() <-chan struct{} }); ok {
+		return lent.Ending()
+	}
+
+	return ctx.Done()
+}
+
 func (c *clientConn) wait(ctx context.Context, s *slot, timeout time.Duration, at uint64) error {
 	var expired <-chan time.Time
 
@@ -152,7 +162,7 @@ func (c *clientConn) wait(ctx context.Context, s *slot, timeout time.Duration, a
 
 	select {
 	case <-s.done:
-	case <-ctx.Done():
+	case <-ending(ctx):
 		cause = ctx.Err()
 	case <-expired:
 		cause = context.DeadlineExceeded

@@ -7,7 +7,7 @@ import (
 )
 
 // callContext is the context of one call. It is made without allocation and costs something
-// only for a call that waits on it: the channel is made on first use.
+// only for a call that waits on it: the channel is made on first use, and kept while it is only lent.
 type callContext struct {
 	mu    sync.Mutex // guards everything below
 	done  chan struct{}
@@ -28,6 +28,20 @@ func (c *callContext) Done() <-chan struct{} {
 
 	c.used = true
 
+	return c.channel()
+}
+
+// Ending is Done for one who lets go of the channel before the call is over, as link does: it
+// serves the next call, too, so that waiting on it allocates nothing.
+func (c *callContext) Ending() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return c.channel()
+}
+
+// channel is called with the lock held.
+func (c *callContext) channel() chan struct{} {
 	if c.done == nil {
 		c.done = make(chan struct{})
 		if c.err != nil {
@@ -105,13 +119,13 @@ func (c *callContext) cancel() {
 	}
 }
 
-// release ends the context and returns one for the next call: the same if nobody ever waited on it.
+// release ends the context and returns one for the next call: the same if nobody may still wait on it.
 func (c *callContext) release() *callContext {
 	c.mu.Lock()
 	reuse := !c.used
 
-	if reuse {
-		c.err = nil
+	if reuse && c.err != nil {
+		c.err, c.done = nil, nil // the channel is closed
 	}
 	c.mu.Unlock()
 

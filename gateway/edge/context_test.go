@@ -98,3 +98,46 @@ func TestBodyPoolKeepsItsClasses(t *testing.T) {
 		t.Errorf("len %d, cap %d", len(*b), cap(*b))
 	}
 }
+
+func TestCallContextLendsItsChannel(t *testing.T) {
+	t.Parallel()
+
+	c := &callContext{}
+	lent := c.Ending()
+
+	next := c.release()
+	if next != c || next.Ending() != lent {
+		t.Fatal("a channel that was only lent is not used again")
+	}
+
+	select {
+	case <-lent:
+		t.Fatal("the end of a call closed the channel of the next")
+	default:
+	}
+
+	c.cancel()
+	<-lent
+
+	if !errors.Is(c.Err(), context.Canceled) || c.Ending() != lent {
+		t.Fatal("a canceled call is not over")
+	}
+
+	if next = c.release(); next != c || next.Err() != nil {
+		t.Fatal("a context that nobody held was not reused")
+	}
+
+	select {
+	case <-next.Ending():
+		t.Fatal("the next call is over before it began")
+	default:
+	}
+
+	// Who may keep the channel is told at the end of the call, whatever was lent beside.
+	kept := next.Done()
+	if next.Ending() != kept || next.release() == next {
+		t.Fatal("a context that somebody holds was reused")
+	}
+
+	<-kept
+}
