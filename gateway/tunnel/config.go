@@ -29,7 +29,7 @@ type Config struct {
 	CloseWait time.Duration
 	// Farewell is how long answers under way may take after a client broke the rules; default 500 ms.
 	Farewell time.Duration
-	// ParkAfter is how long a silent direction keeps its buffer and goroutine; default 1 s.
+	// ParkAfter is how long a silent direction keeps its goroutine; default 200 ms.
 	ParkAfter time.Duration
 }
 
@@ -46,7 +46,7 @@ func (c Config) Defaults() Config {
 	setDefault(&c.Write, 30*time.Second)
 	setDefault(&c.CloseWait, 5*time.Second)
 	setDefault(&c.Farewell, 500*time.Millisecond)
-	setDefault(&c.ParkAfter, time.Second)
+	setDefault(&c.ParkAfter, 200*time.Millisecond)
 
 	return c
 }

@@ -38,6 +38,11 @@ type pump struct {
 
 	// kept is what was read and not used when the buffer was given back.
 	kept []byte
+	// direct reads from the socket itself, with a buffer only when there is something to read; nil for TLS,
+	// which has bytes that the socket has no more. got and failed are what it found.
+	direct func(fd uintptr) bool
+	got    int
+	failed error
 	// buf[start:judged] is to be sent, buf[judged:next] was judged but belongs to a frame that is
 	// sent as a whole, buf[next:end] was not looked at.
 	buf                      *[bufferSize]byte
@@ -131,10 +136,7 @@ func (p *pump) step() (parked bool, err error) {
 		return false, err
 	}
 
-	if p.buf == nil {
-		p.buf = t.set.buffer()
-		p.start, p.judged, p.next, p.end = 0, 0, 0, 0
-
+	if p.kept != nil {
 		if err := p.takeKept(); err != nil {
 			return false, err
 		}
@@ -148,7 +150,7 @@ func (p *pump) step() (parked bool, err error) {
 		return false, errOver
 	}
 
-	n, err := p.from.conn.Read(p.buf[p.end:])
+	n, err := p.read()
 	if n > 0 {
 		return false, p.took(n)
 	}
@@ -164,6 +166,31 @@ func (p *pump) step() (parked bool, err error) {
 	return false, err //nolint:wrapcheck // told as the reason
 }
 
+// read waits for bytes. Where that is possible it holds no buffer meanwhile.
+func (p *pump) read() (int, error) {
+	if p.direct == nil {
+		p.lend()
+
+		return p.from.conn.Read(p.buf[p.end:]) //nolint:wrapcheck // told as the reason
+	}
+
+	p.got, p.failed = 0, nil
+
+	if err := p.from.raw.Read(p.direct); err != nil {
+		return 0, err //nolint:wrapcheck // told as the reason
+	}
+
+	return p.got, p.failed
+}
+
+// lend gets a buffer if there is none.
+func (p *pump) lend() {
+	if p.buf == nil {
+		p.buf = p.tunnel.set.buffer()
+		p.start, p.judged, p.next, p.end = 0, 0, 0, 0
+	}
+}
+
 // took accounts for n bytes behind what was there.
 func (p *pump) took(n int) error {
 	p.end += n
@@ -175,6 +202,8 @@ func (p *pump) took(n int) error {
 
 // takeKept uses what was read before there was a buffer.
 func (p *pump) takeKept() error {
+	p.lend()
+
 	for len(p.kept) > 0 {
 		n := copy(p.buf[p.end:], p.kept)
 		p.kept = p.kept[n:]
@@ -488,7 +517,7 @@ func (p *pump) rest() (parked bool, err error) {
 		return false, errOver
 	}
 
-	if p.next != p.judged || p.end > p.next || p.within {
+	if p.buf != nil && p.end > 0 || p.within {
 		return p.restWithin()
 	}
 
@@ -552,6 +581,10 @@ func (p *pump) single() error {
 	one := make([]byte, 1)
 
 	n, err := p.from.conn.Read(one)
+	if n == 0 && err == nil {
+		err = io.ErrNoProgress
+	}
+
 	if n == 0 {
 		if isTimeout(err) {
 			return nil

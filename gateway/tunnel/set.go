@@ -98,6 +98,10 @@ func (s *Set) Open(spec *Spec) bool {
 			controls: newBucket(s.cfg.ControlsPerSecond, 10, t.began),
 		}
 
+		if e.Conn == e.Socket && t.ends[i].raw != nil {
+			p.direct = p.reader()
+		}
+
 		if spec.Deflate.On {
 			reset := spec.Deflate.ClientReset
 			if Side(i) == Engine {
