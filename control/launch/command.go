@@ -159,6 +159,19 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 		args = append(args, p.directArgs("--")...)
 	}
 
+	// The supervisor, who may enter the data directory, hands its working directory down to the user.
+	if name := m.Config.User; name != "" {
+		if _, err := credential(name); err != nil {
+			return nil, err
+		}
+
+		args = append(args, "--user", name)
+	}
+
+	if limit := p.task.MemoryLimit; limit > 0 {
+		args = append(args, "--data-limit", strconv.FormatInt(limit, 10))
+	}
+
 	args = append(args, "--")
 
 	for _, a := range m.Config.Command {
@@ -167,13 +180,6 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 
 	cmd := exec.CommandContext(ctx, cfg.Supervisor[0], args...) //nolint:gosec // running the package is the purpose
 	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
-
-	if name := m.Config.User; name != "" {
-		if cmd.SysProcAttr.Credential, err = credential(name); err != nil {
-			return nil, err
-		}
-	}
 
 	return cmd, nil
 }

@@ -28,6 +28,8 @@ type superviseOptions struct {
 	allow     string
 	keySHA256 string
 	tls       direct.Files
+	user      string // to run the command as; empty: ourselves
+	dataLimit int64  // what the instance may use; 0: no limit
 }
 
 const superviseUsage = "usage: supervise --parent-fd N [--relay-fd N --target URL …] -- COMMAND [ARG…]"
@@ -43,6 +45,8 @@ func superviseArgs(args []string) (o superviseOptions, command []string, err err
 	fs.StringVar(&o.tls.Cert, "cert", "", "")
 	fs.StringVar(&o.tls.Key, "cert-key", "", "")
 	fs.StringVar(&o.tls.ClientCA, "client-ca", "", "")
+	fs.StringVar(&o.user, "user", "", "")
+	fs.Int64Var(&o.dataLimit, "data-limit", 0, "")
 
 	own := args
 	for i, a := range args {

@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // signalBase is added to the number of the signal that ended a supervised command, as shells do.
@@ -54,6 +56,12 @@ func Supervise(args []string, stderr io.Writer) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 
+	if err := o.confine(cmd.SysProcAttr); err != nil {
+		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+
+		return exitUsage
+	}
+
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
 
@@ -74,6 +82,37 @@ func Supervise(args []string, stderr io.Writer) int {
 	}()
 
 	return exitStatus(cmd.Wait())
+}
+
+const (
+	// dataFactor and dataSpare make a wall far behind the limit that the launcher watches: it stops an
+	// engine that takes memory faster than anybody can look, and leaves room for stacks and reserves.
+	dataFactor = 4
+	dataSpare  = 1 << 30
+)
+
+// confine sets the user and the limits of the command.
+func (o *superviseOptions) confine(attr *syscall.SysProcAttr) (err error) {
+	if o.user != "" {
+		if attr.Credential, err = credential(o.user); err != nil {
+			return err
+		}
+	}
+
+	// A dump of an engine helps nobody here, and may fill the disk.
+	limits := map[int]uint64{unix.RLIMIT_CORE: 0}
+	if o.dataLimit > 0 {
+		limits[unix.RLIMIT_DATA] = dataFactor*uint64(o.dataLimit) + dataSpare
+	}
+
+	// The command inherits them.
+	for resource, most := range limits {
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("limit the engine: %w", err)
+		}
+	}
+
+	return nil
 }
 
 // waitForEOF returns when the descriptor cannot give anything any more.

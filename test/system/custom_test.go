@@ -239,6 +239,52 @@ func TestCustomEngineRestarts(t *testing.T) {
 	_ = pid
 }
 
+// TestCustomEngineIsConfined runs an engine as another user and lets it take more memory than it may.
+func TestCustomEngineIsConfined(t *testing.T) {
+	t.Parallel()
+
+	s := start(t, "", "")
+	s.login()
+
+	config := map[string]any{}
+	if os.Getuid() == 0 {
+		config["user"] = "nobody"
+	}
+
+	dir := engineDir(t, "test/system/engine", engineConfig(config))
+	model := s.publish("confined", "Custom", dir)
+
+	id := s.deploy("confined", model, 1, map[string]any{"config": []any{map[string]any{
+		"model_id": model, "weight": 100, "instance_count": 1, "specification": "custom",
+		"custom_spec": map[string]any{"cpu": 1, "memory": 100},
+	}}})
+	s.waitStatus(id, "running", 30*time.Second)
+
+	url := s.Edge + "/v1/infers/" + id
+	if got := s.about(url); config["user"] != nil && got.User != "nobody" {
+		t.Errorf("it runs as %q", got.User)
+	}
+
+	s.try("POST", url+"/eat?mb=200", nil) //nolint:errcheck // it is ended
+
+	s.eventually(20*time.Second, "an event that tells of the memory", func() bool {
+		return strings.Contains(string(s.call("GET", s.api("/services/"+id+"/events"), nil).Body), "out of memory")
+	})
+
+	// One that takes far more at once gets nothing.
+	s.eventually(20*time.Second, "another instance", func() bool {
+		a, err := s.try("GET", url+"/about", nil)
+
+		return err == nil && a.Status == 200
+	})
+	s.try("POST", url+"/eat?mb=3000", nil) //nolint:errcheck // as above
+	s.eventually(30*time.Second, "an instance after that", func() bool {
+		a, err := s.try("GET", url+"/about", nil)
+
+		return err == nil && a.Status == 200
+	})
+}
+
 // TestCustomEngineOverHTTPS speaks TLS to the engine, unverified and verified.
 func TestCustomEngineOverHTTPS(t *testing.T) {
 	t.Parallel()
