@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,74 @@ func TestRefusedCallersDoNotUseUpSharedRates(t *testing.T) {
 	})
 }
 
+// Who is refused by a wide bound has lost nothing of the narrow ones.
+func TestRefusedByAWideBoundGivesBack(t *testing.T) {
+	t.Parallel()
+
+	five, one := limit.Rate{PerSecond: 0.001, Burst: 5}, limit.Rate{PerSecond: 1, Burst: 1}
+
+	for name, cfg := range map[string]limit.Config{
+		"global":  {Principal: five, App: five, Project: five, Global: one},
+		"project": {Principal: five, App: five, Project: one},
+		"service": {Principal: five, App: five, Service: one},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := newLocal(t, cfg)
+				s := l.Service("s", "p", spec.Limits{})
+				who := limit.Who{Principal: "user:alice", App: "a"}
+
+				for i := range 5 {
+					if in, err := admit(t, l, s, who, 20); in != 1 {
+						t.Fatalf("round %d: %d came in, want 1: %v", i, in, err)
+					}
+
+					<-time.After(time.Second)
+				}
+
+				// Now the narrow ones are empty, and say so.
+				in, err := admit(t, l, s, who, 20)
+				if f := fault.From(err); in != 0 || f.RetryAfter < time.Minute {
+					t.Errorf("%d came in, refused with %v, retry after %v", in, f, f.RetryAfter)
+				}
+			})
+		})
+	}
+}
+
+// The services of a project share its bucket, however they come and go, and a project
+// without services is forgotten.
+func TestProjectsLiveAsLongAsTheirServices(t *testing.T) {
+	t.Parallel()
+
+	l := newLocal(t, limit.Config{Project: limit.Rate{PerSecond: 0.001, Burst: 6}})
+	first := l.Service("s1", "p", spec.Limits{})
+
+	for i := range 100 {
+		s := l.Service(fmt.Sprint("s", i), "p", spec.Limits{})
+		if in, _ := admit(t, l, s, limit.Who{}, 2); in != 2 && i < 3 || in != 0 && i >= 3 {
+			t.Fatalf("service %d: %d came in", i, in)
+		}
+
+		l.Service("x", fmt.Sprint("q", i), spec.Limits{})
+		runtime.GC()
+	}
+
+	for i := 0; l.Keys() > 1; i++ {
+		if i == 1000 {
+			t.Fatalf("%d projects are kept, want 1", l.Keys())
+		}
+
+		runtime.GC()
+		runtime.Gosched()
+	}
+
+	if in, _ := admit(t, l, first, limit.Who{}, 1); in != 0 {
+		t.Error("the bucket of a living project was forgotten")
+	}
+}
+
 func TestTicketTellsTheTightestRate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -271,6 +340,80 @@ func TestSlotsAreNeverExceeded(t *testing.T) {
 	}
 }
 
+// Each slot that comes free reaches somebody who waits, at once and in turn: nobody
+// starves, nobody sleeps on beside a free slot, and newcomers do not push in.
+func TestFreedSlotsGoToWhoWaitsInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const waiters = 50
+
+		l := newLocal(t, limit.Config{SlotWait: time.Minute, SlotQueue: waiters})
+		s := l.Service("s", "p", spec.Limits{Concurrency: 2})
+
+		var held [2]limit.Ticket
+		for i := range held {
+			if err := l.Admit(t.Context(), s, limit.Who{}, &held[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		order := make(chan int, waiters)
+
+		for i := range waiters {
+			go func() {
+				var ticket limit.Ticket
+
+				ctx, cancel := context.WithCancel(t.Context())
+				if i%7 == 3 { // leaves before its turn
+					time.AfterFunc(time.Millisecond, cancel)
+				}
+
+				defer cancel()
+
+				if err := l.Admit(ctx, s, limit.Who{}, &ticket); err != nil {
+					if i%7 != 3 {
+						t.Errorf("%d: %v", i, err)
+					}
+
+					return
+				}
+
+				order <- i
+
+				<-time.After(time.Second)
+				ticket.Release()
+			}()
+			synctest.Wait()
+		}
+
+		<-time.After(2 * time.Millisecond)
+
+		start := time.Now()
+
+		held[0].Release()
+		held[1].Release()
+
+		last, n := -1, 0
+
+		for range waiters - 7 {
+			i := <-order
+			// Two at a time start in any order.
+			if n++; i < last-7 {
+				t.Errorf("%d came after %d", i, last)
+			}
+
+			last = max(last, i)
+		}
+
+		if took := time.Since(start); took > 22*time.Second {
+			t.Errorf("the queue took %v", took)
+		}
+
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+	})
+}
+
 func TestChangingLimitsKeepsTheFill(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -380,33 +523,6 @@ func TestConfigReportsMistakes(t *testing.T) {
 		if _, err := limit.New(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-	}
-}
-
-func BenchmarkAdmit(b *testing.B) {
-	for name, cfg := range map[string]limit.Config{
-		"unlimited": {},
-		"service":   {Service: limit.Rate{PerSecond: 1e9}},
-		"all": {
-			Service: limit.Rate{PerSecond: 1e9}, Principal: limit.Rate{PerSecond: 1e9}, Project: limit.Rate{PerSecond: 1e9},
-			Global: limit.Rate{PerSecond: 1e9}, Concurrency: 1000,
-		},
-	} {
-		b.Run(name, func(b *testing.B) {
-			l := newLocal(b, cfg)
-			s := l.Service("s", "p", spec.Limits{})
-			who, ctx := limit.Who{Principal: "user:1"}, b.Context()
-			b.ReportAllocs()
-
-			var t limit.Ticket
-			for b.Loop() {
-				if err := l.Admit(ctx, s, who, &t); err != nil {
-					b.Fatal(err)
-				}
-
-				t.Release()
-			}
-		})
 	}
 }
 

@@ -1,46 +1,41 @@
 package limit
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
-// key is a text or an address; as a comparable struct it is looked up without allocation.
-type key struct {
-	text string
-	addr netip.Addr
-}
+// key is a keyed hash of a name or a network. Nobody can aim at the key of another, and of
+// 100,000 names two meet once in three thousand million processes; they then share a bucket.
+type key uint64
 
-const numShards = 64
+const (
+	shardBits = 6
+	numShards = 1 << shardBits
+)
 
 // table keeps one bucket per key, at most max of them. Lookups share a read lock on one of
 // many shards. A full shard forgets a bucket that is full again (which loses nothing), or
 // else the one that was not used for longest among a few.
 type table struct {
 	rate   Rate
+	seed   maphash.Seed
 	max    int // per shard
 	shards [numShards]shard
 }
 
 type shard struct {
-	mu      sync.RWMutex // guards entries
-	entries map[key]*entry
+	mu      sync.RWMutex // guards buckets
+	buckets map[key]*bucket
 	_       [32]byte
 }
 
-type entry struct {
-	limiter *rate.Limiter
-	used    atomic.Int64
-}
-
 func newTable(r Rate, maxKeys int) *table {
-	t := &table{rate: r, max: max(maxKeys/numShards, 1)}
+	t := &table{rate: r, seed: maphash.MakeSeed(), max: max(maxKeys/numShards, 1)}
 	for i := range t.shards {
-		t.shards[i].entries = make(map[key]*entry)
+		t.shards[i].buckets = make(map[key]*bucket)
 	}
 
 	return t
@@ -48,42 +43,51 @@ func newTable(r Rate, maxKeys int) *table {
 
 func (t *table) limited() bool { return t.rate.limited() }
 
-func (t *table) shard(k key) *shard {
-	h := uint64(14695981039346656037)
-	for i := range len(k.text) {
-		h = (h ^ uint64(k.text[i])) * 1099511628211
+// text is the key of a name.
+func (t *table) text(name string) key { return key(maphash.String(t.seed, name)) }
+
+// source is the key of the network that one customer of a provider usually has.
+func (t *table) source(a netip.Addr) key {
+	const prefix4, prefix6 = 3, 7 // bytes
+
+	var network [9]byte
+
+	if a = a.Unmap(); a.Is4() {
+		b := a.As4()
+		network[0] = 4
+
+		copy(network[1:], b[:prefix4])
+	} else if a.IsValid() {
+		b := a.As16()
+		network[0] = 6
+
+		copy(network[1:], b[:prefix6])
 	}
 
-	if k.addr.IsValid() {
-		for _, b := range k.addr.As16() {
-			h = (h ^ uint64(b)) * 1099511628211
-		}
-	}
-
-	return &t.shards[(h^h>>32)%numShards]
+	return key(maphash.Bytes(t.seed, network[:]))
 }
 
+func (t *table) shard(k key) *shard { return &t.shards[k>>(64-shardBits)] }
+
 // find returns the bucket of k, nil if there is none.
-func (t *table) find(k key, now time.Time) *rate.Limiter {
+func (t *table) find(k key, now time.Time) *bucket {
 	s := t.shard(k)
 
 	s.mu.RLock()
-	e := s.entries[k]
+	b := s.buckets[k]
 	s.mu.RUnlock()
 
-	if e == nil {
-		return nil
+	if b != nil {
+		b.used.Store(now.UnixNano())
 	}
 
-	e.used.Store(now.UnixNano())
-
-	return e.limiter
+	return b
 }
 
 // get returns the bucket of k and makes it if need be.
-func (t *table) get(k key, now time.Time) *rate.Limiter {
-	if lim := t.find(k, now); lim != nil {
-		return lim
+func (t *table) get(k key, now time.Time) *bucket {
+	if b := t.find(k, now); b != nil {
+		return b
 	}
 
 	s := t.shard(k)
@@ -91,24 +95,24 @@ func (t *table) get(k key, now time.Time) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	if e := s.entries[k]; e != nil {
-		return e.limiter
+	if b := s.buckets[k]; b != nil {
+		return b
 	}
 
-	if len(s.entries) >= t.max {
+	if len(s.buckets) >= t.max {
 		s.evict(now)
 	}
 
-	e := &entry{limiter: newLimiter(t.rate)}
-	e.used.Store(now.UnixNano())
-	s.entries[k] = e
+	b := newBucket(t.rate)
+	b.used.Store(now.UnixNano())
+	s.buckets[k] = b
 
-	return e.limiter
+	return b
 }
 
 const evictSample = 16
 
-// evict drops one entry; map order makes the sample random enough.
+// evict drops one bucket; map order makes the sample random enough.
 func (s *shard) evict(now time.Time) {
 	var (
 		victim key
@@ -116,14 +120,14 @@ func (s *shard) evict(now time.Time) {
 		n      int
 	)
 
-	for k, e := range s.entries {
-		if e.limiter.TokensAt(now) >= float64(e.limiter.Burst()) {
-			delete(s.entries, k)
+	for k, b := range s.buckets {
+		if b.full(now) {
+			delete(s.buckets, k)
 
 			return
 		}
 
-		if used := e.used.Load(); n == 0 || used < oldest {
+		if used := b.used.Load(); n == 0 || used < oldest {
 			victim, oldest = k, used
 		}
 
@@ -132,7 +136,7 @@ func (s *shard) evict(now time.Time) {
 		}
 	}
 
-	delete(s.entries, victim)
+	delete(s.buckets, victim)
 }
 
 // size is the number of keys.
@@ -141,7 +145,7 @@ func (t *table) size() int {
 
 	for i := range t.shards {
 		t.shards[i].mu.RLock()
-		n += len(t.shards[i].entries)
+		n += len(t.shards[i].buckets)
 		t.shards[i].mu.RUnlock()
 	}
 
