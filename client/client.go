@@ -75,7 +75,7 @@ func (c *Config) check() error {
 	}
 
 	if c.Through > Edge {
-		errs = append(errs, errors.New("Through is neither Direct nor Edge"))
+		errs = append(errs, errors.New("the field Through is neither Direct nor Edge"))
 	}
 
 	c.Control, c.Edge = strings.TrimRight(c.Control, "/"), strings.TrimRight(c.Edge, "/")

@@ -278,7 +278,7 @@ func ofVersion(list []*endpoint) []*endpoint {
 		return list
 	}
 
-	at := rand.IntN(total)
+	at := rand.IntN(total) //nolint:gosec // spreads load
 	for _, m := range models {
 		if at -= weights[m]; at < 0 {
 			return slices.DeleteFunc(slices.Clone(list), func(e *endpoint) bool { return e.ModelID != m })
@@ -290,14 +290,14 @@ func ofVersion(list []*endpoint) []*endpoint {
 
 // better takes two at random and gives the one with less to do.
 func better(list []*endpoint) *endpoint {
-	a := list[rand.IntN(len(list))]
+	a := list[rand.IntN(len(list))] //nolint:gosec // spreads load
 	if len(list) == 1 {
 		return a
 	}
 
-	b := list[rand.IntN(len(list))]
+	b := list[rand.IntN(len(list))] //nolint:gosec // as above
 	for b == a {
-		b = list[rand.IntN(len(list))]
+		b = list[rand.IntN(len(list))] //nolint:gosec // as above
 	}
 
 	if b.load() < a.load() {

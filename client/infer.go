@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -140,9 +141,7 @@ type wireOutput struct {
 // encode gives the body and the length of its JSON part.
 func (in *InferRequest) encode() (body []byte, header int, err error) {
 	w := wireRequest{ID: in.ID, Parameters: map[string]any{}}
-	for k, v := range in.Parameters {
-		w.Parameters[k] = v
-	}
+	maps.Copy(w.Parameters, in.Parameters)
 
 	var raw [][]byte
 

@@ -29,7 +29,7 @@ func Float32s(name string, shape []int64, values []float32) Tensor {
 }
 
 // Int64s is a tensor of INT64.
-func Int64s(name string, shape []int64, values []int64) Tensor {
+func Int64s(name string, shape, values []int64) Tensor {
 	raw := make([]byte, 0, 8*len(values))
 	for _, v := range values {
 		raw = binary.LittleEndian.AppendUint64(raw, uint64(v))
@@ -133,7 +133,7 @@ func (t *Tensor) check() error {
 		n *= d
 	}
 
-	have := int64(0)
+	var have int64
 
 	if size > 0 {
 		have = int64(len(t.Raw)) / int64(size)

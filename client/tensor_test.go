@@ -48,7 +48,8 @@ func TestInferBothWays(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		out, err := c.Infer(t.Context(), "m", &client.InferRequest{ID: "7", JSON: asJSON, Inputs: []client.Tensor{
 			client.Float32s("f", []int64{2, 2}, floats), client.Int64s("i", []int64{4}, ints), client.Strings("s", []int64{3}, texts),
-			{Name: "b", Datatype: "BOOL", Shape: []int64{2}, Raw: []byte{1, 0}}, {Name: "e", Datatype: "UINT8", Shape: []int64{0}},
+			{Name: "b", Datatype: "BOOL", Shape: []int64{2}, Raw: []byte{1, 0}},
+			{Name: "e", Datatype: "UINT8", Shape: []int64{0}},
 		}})
 		if err != nil {
 			t.Fatalf("JSON %v: %v", asJSON, err)

@@ -31,7 +31,6 @@ type Upgrade struct {
 	ticket limit.Ticket
 }
 
-//nolint:gochecknoglobals // a constant fault
 var errNoWebSocket = fault.New(fault.WebSocketOff, "")
 
 // Settle gives back the instance and the slot, once, when the WebSocket is over. o is what

@@ -261,7 +261,7 @@ func (s *settings) runtimeBinary() (string, error) {
 		path = filepath.Join(filepath.Dir(self), "sluice-runtime")
 	}
 
-	info, err := os.Stat(path)
+	info, err := os.Stat(path) //nolint:gosec // the operator names the program
 	if err != nil {
 		return "", fmt.Errorf("find sluice-runtime (runtime.binary): %w", err)
 	}

@@ -23,8 +23,11 @@ func testDirectChannel(t *testing.T, p *platform, id, model string) {
 	}
 
 	for _, wrong := range []map[string]any{
-		{"enabled": true, "allow": []string{"10.0.0.0/99"}}, {"enabled": true, "key": "short"}, {"enabled": true, "other": 1},
-		{"enabled": true, "key": "has a space in its middle"}, {"enabled": "yes"},
+		{"enabled": true, "allow": []string{"10.0.0.0/99"}},
+		{"enabled": true, "key": "short"},
+		{"enabled": true, "other": 1},
+		{"enabled": true, "key": "has a space in its middle"},
+		{"enabled": "yes"},
 	} {
 		turn(wrong, 400)
 	}

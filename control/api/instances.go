@@ -99,12 +99,12 @@ func (a *API) showInstanceLog(r *web.Request) (any, error) {
 
 	return web.Stream{Run: func(ctx context.Context, write func([]byte) error) error {
 		if a.d.Logs == nil {
-			return a.noLog(r, it.ID, id)
+			return a.noLog(r, it.ID, id) //nolint:contextcheck // the request carries it
 		}
 
 		err := a.d.Logs.CopyLog(ctx, it.ID, id, o, write)
 		if errors.Is(err, launch.ErrNoLog) {
-			return a.noLog(r, it.ID, id)
+			return a.noLog(r, it.ID, id) //nolint:contextcheck // as above
 		}
 
 		if err != nil {

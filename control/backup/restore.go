@@ -21,6 +21,9 @@ import (
 	"github.com/sluice-gateway/sluice/internal/atomicfile"
 )
 
+// maxPadding bounds what may follow the last file; tar pads to a block.
+const maxPadding = 1 << 20
+
 // Verify reads an archive to its end and compares everything with its manifest.
 func Verify(ctx context.Context, in io.Reader) (*Manifest, error) {
 	return unpack(ctx, in, "")
@@ -198,8 +201,13 @@ func unpack(ctx context.Context, in io.Reader, dir string) (*Manifest, error) {
 	}
 
 	// What follows the last file is checked too: gzip has a checksum of its own.
-	if _, err := io.Copy(io.Discard, packed); err != nil {
+	n, err := io.Copy(io.Discard, io.LimitReader(packed, maxPadding+1))
+	if err != nil {
 		return nil, damaged("the end of the archive", "%v", err)
+	}
+
+	if n > maxPadding {
+		return nil, damaged("the end of the archive", "more than %d bytes follow the last file", maxPadding)
 	}
 
 	return m, nil
@@ -237,7 +245,7 @@ func unpackFile(archive *tar.Reader, f File, dir string, m *Manifest) (err error
 		return damaged(f.Path, "%d bytes, the manifest says %d", head.Size, f.Size)
 	}
 
-	var sink io.Writer = io.Discard
+	sink := io.Discard
 
 	if dir != "" {
 		out, err := create(dir, f)

@@ -133,7 +133,7 @@ func engine() int {
 
 // launcher plays control: it starts one worker and one custom engine, tells their addresses,
 // and waits to be killed.
-func launcher() int { //nolint:unparam // it only returns when something is wrong
+func launcher() int {
 	l, err := launch.NewLocal(launch.Config{Runtime: os.Args[0], Env: []string{helperEnv + "=worker"}},
 		slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -170,6 +170,6 @@ func eventually(t *testing.T, f func() bool) {
 			t.Fatal("it never happens")
 		}
 
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // waits for real files
 	}
 }

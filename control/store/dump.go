@@ -95,8 +95,8 @@ func (s *Store) Load(ctx context.Context, records iter.Seq2[Record, error]) (loa
 	}
 
 	var (
-		ops   []clientv3.Op
-		bytes int
+		ops  []clientv3.Op
+		size int
 	)
 
 	flush := func() error {
@@ -108,7 +108,7 @@ func (s *Store) Load(ctx context.Context, records iter.Seq2[Record, error]) (loa
 			return fmt.Errorf("write the state: %w", err)
 		}
 
-		loaded, ops, bytes = loaded+len(ops), ops[:0], 0
+		loaded, ops, size = loaded+len(ops), ops[:0], 0
 
 		return nil
 	}
@@ -127,13 +127,13 @@ func (s *Store) Load(ctx context.Context, records iter.Seq2[Record, error]) (loa
 			continue
 		}
 
-		if len(ops) == loadOps || bytes+len(r.Value) > loadBytes {
+		if len(ops) == loadOps || size+len(r.Value) > loadBytes {
 			if err := flush(); err != nil {
 				return loaded, err
 			}
 		}
 
-		ops, bytes = append(ops, op), bytes+len(r.Value)
+		ops, size = append(ops, op), size+len(r.Value)
 	}
 
 	return loaded, flush()

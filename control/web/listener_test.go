@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/web"
 )
 
-func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) {
+func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) { //nolint:tparallel // one server for all
 	t.Parallel()
 
 	log := slog.New(slog.DiscardHandler)

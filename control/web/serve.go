@@ -57,7 +57,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	defer cancel()
 
 	r.HTTP, r.vars = hr.WithContext(ctx), vars
-	status, err := rt.serve(w, r, route)
+	status, err := rt.serve(w, r, route) //nolint:contextcheck // r carries it
 
 	if rt.cfg.Hooks.Done != nil {
 		rt.cfg.Hooks.Done(&route.Route, r, status, err)

@@ -33,7 +33,7 @@ func (d *door) emptyQueue() {
 // connOf hands a socket to the runtime; nil if that does not go.
 func connOf(sock int) *net.TCPConn {
 	f := os.NewFile(uintptr(sock), "accepted")
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // the duplicate lives on
 
 	c, err := net.FileConn(f) // a duplicate
 	if err != nil {

@@ -24,7 +24,6 @@ type seat struct {
 	service string
 }
 
-//nolint:gochecknoglobals // constant faults
 var (
 	errSeatsTotal   = fault.New(fault.Overloaded, "Too many WebSockets.").After(time.Second)
 	errSeatsSource  = fault.New(fault.TooManyRequests, "Too many WebSockets from one source.").After(time.Second)

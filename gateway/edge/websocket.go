@@ -2,7 +2,6 @@ package edge
 
 import (
 	"bytes"
-	"net"
 	"strings"
 	"time"
 
@@ -51,7 +50,6 @@ func (x *exchange) handshake() {
 	}
 }
 
-//nolint:gochecknoglobals // constant faults
 var (
 	errWSMethod     = fault.New(fault.MethodNotAllowed, "A WebSocket handshake must be a GET request.")
 	errWSBody       = fault.New(fault.HandshakeInvalid, "A WebSocket handshake must not have a body.")
@@ -337,7 +335,7 @@ func settled(rec *gateway.Record, r *tunnel.Result) pool.Outcome {
 func (c *conn) parting() {
 	limit := time.Now().Add(c.door.edge.cfg.Timeouts.Linger.D())
 
-	var sock net.Conn = c.Conn
+	sock := c.Conn
 	if c.socket != nil {
 		sock = c.socket
 	}

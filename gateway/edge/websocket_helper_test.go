@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	"github.com/sluice-gateway/sluice/gateway/limit"
 	"github.com/sluice-gateway/sluice/gateway/plan"
 	"github.com/sluice-gateway/sluice/gateway/upstream"
-	"github.com/sluice-gateway/sluice/internal/config"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -136,7 +134,7 @@ func (k *wsBench) open(tb testing.TB, path string, opts *websocket.DialOptions) 
 	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
 	defer cancel()
 
-	c, _, err := websocket.Dial(ctx, k.url(path), opts) //nolint:bodyclose // a 101 has none
+	c, _, err := websocket.Dial(ctx, k.url(path), opts)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -185,7 +183,7 @@ func echoEngine(tb testing.TB) string {
 		if err != nil {
 			return // the upgrader has answered
 		}
-		defer c.Close() //nolint:errcheck // the end of the test's engine
+		defer c.Close()
 
 		echoAll(c)
 	})
@@ -212,62 +210,3 @@ func echoAll(c *gorilla.Conn) {
 		}
 	}
 }
-
-// rawEngine hands the connection to f after a proper 101.
-func rawEngine(tb testing.TB, f func(c net.Conn, r *http.Request)) string {
-	tb.Helper()
-
-	return engine(tb, func(w http.ResponseWriter, r *http.Request) {
-		h, ok := w.(http.Hijacker)
-		if !ok {
-			panic("no hijacker")
-		}
-
-		c, _, err := h.Hijack()
-		if err != nil {
-			panic(err)
-		}
-		defer c.Close() //nolint:errcheck // the end of the test's engine
-
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-			"Sec-WebSocket-Accept: "+acceptOf(r)+"\r\n\r\n")
-
-		f(c, r)
-	})
-}
-
-const sampleKey = "dGhlIHNhbXBsZSBub25jZQ=="
-
-// shake is a handshake as raw bytes; header lines replace or add to the usual ones, an empty value removes.
-func shake(path string, lines ...string) string {
-	order := []string{"Host", "Connection", "Upgrade", "Sec-WebSocket-Version", "Sec-WebSocket-Key"}
-	have := map[string]string{
-		"Host": "gw.example", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-		"Sec-WebSocket-Key": sampleKey,
-	}
-
-	var extra strings.Builder
-
-	for _, l := range lines {
-		name, value, _ := strings.Cut(l, ": ")
-		if _, usual := have[name]; usual {
-			have[name] = value
-		} else {
-			extra.WriteString(l + "\r\n")
-		}
-	}
-
-	var b strings.Builder
-
-	b.WriteString("GET /v1/infers/svc" + path + " HTTP/1.1\r\n")
-
-	for _, name := range order {
-		if have[name] != "" {
-			b.WriteString(name + ": " + have[name] + "\r\n")
-		}
-	}
-
-	return b.String() + extra.String() + "\r\n"
-}
-
-func sec(n int) config.Duration { return config.Duration(time.Duration(n) * time.Second) }

@@ -3,7 +3,6 @@ package edge_test
 import (
 	"bytes"
 	"context"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,12 +10,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/sluice-gateway/sluice/gateway"
-	"github.com/sluice-gateway/sluice/internal/wsframe"
 )
-
-func acceptOf(r *http.Request) string {
-	return string(wsframe.AppendAccept(nil, []byte(r.Header.Get("Sec-WebSocket-Key"))))
-}
 
 func TestWebSocketRelaysBothWays(t *testing.T) {
 	t.Parallel()

@@ -17,8 +17,8 @@ const (
 )
 
 var (
-	errUnpack = &wsframe.Violation{Code: wsframe.CodeNotUTF8, Reason: "a compressed message cannot be unpacked"} //nolint:gochecknoglobals // constant
-	errBomb   = &wsframe.Violation{Code: wsframe.CodeTooBig, Reason: "the message is too big when unpacked"}     //nolint:gochecknoglobals // constant
+	errUnpack = &wsframe.Violation{Code: wsframe.CodeNotUTF8, Reason: "a compressed message cannot be unpacked"}
+	errBomb   = &wsframe.Violation{Code: wsframe.CodeTooBig, Reason: "the message is too big when unpacked"}
 )
 
 // tail completes a message: RFC 7692 leaves out the end of the last block; the empty final block

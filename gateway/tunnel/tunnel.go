@@ -1,7 +1,7 @@
 package tunnel
 
 import (
-	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -251,7 +251,7 @@ func (t *Tunnel) ended() {
 
 // rescue ends a tunnel whose pump panicked with v.
 func (t *Tunnel) rescue(v any) {
-	t.set.log.Error("a tunnel broke an invariant", "panic", fmt.Sprint(v))
+	t.set.log.Error("a tunnel broke an invariant", slog.Any("panic", v))
 
 	if t.set.hooks.Panicked != nil {
 		t.set.hooks.Panicked(v, debug.Stack())

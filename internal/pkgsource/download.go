@@ -238,7 +238,7 @@ func (d *download) attempt(ctx context.Context) error {
 
 	switch {
 	case errors.Is(err, errChanged):
-		return d.restart(err)
+		return d.restart(err) //nolint:contextcheck // the next attempt has its own
 	case err != nil:
 		return cause(ctx, err)
 	}
@@ -257,7 +257,7 @@ func (d *download) attempt(ctx context.Context) error {
 	d.state.Total, d.state.Validator = p.total, p.validator
 
 	if err = d.take(p.body, idle); errors.Is(err, errChanged) {
-		return d.restart(err)
+		return d.restart(err) //nolint:contextcheck // as above
 	}
 
 	return cause(ctx, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 )
 
@@ -38,7 +39,7 @@ func metadata() []netip.Addr {
 
 // guard is asked with the address that is about to be dialled, so that it does not matter
 // what a name resolved to before.
-func guard(allowPrivate bool) func(network, address string, _ syscall.RawConn) error {
+func guard(allowPrivate bool) func(network, address string, _ syscall.RawConn) error { //nolint:revive // it is a setting
 	return func(network, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
 		if err != nil || network != "tcp4" && network != "tcp6" {
@@ -53,7 +54,7 @@ func guard(allowPrivate bool) func(network, address string, _ syscall.RawConn) e
 	}
 }
 
-func permitted(a netip.Addr, allowPrivate bool) bool {
+func permitted(a netip.Addr, allowPrivate bool) bool { //nolint:revive // it is a setting
 	a = inner(a.WithZone(""))
 
 	switch {
@@ -61,10 +62,8 @@ func permitted(a netip.Addr, allowPrivate bool) bool {
 		return false
 	}
 
-	for _, m := range metadata() {
-		if a == m {
-			return false
-		}
+	if slices.Contains(metadata(), a) {
+		return false
 	}
 
 	if allowPrivate {

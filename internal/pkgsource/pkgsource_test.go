@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,7 +138,7 @@ func serve(t testing.TB, h http.HandlerFunc) string {
 
 func bytesOf(data []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		_, _ = w.Write(data)
 	}
 }
@@ -335,7 +336,7 @@ func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	w.Header().Set("ETag", etag)
-	w.Header().Set("Content-Length", fmt.Sprint(len(f.data)-start))
+	w.Header().Set("Content-Length", strconv.Itoa(len(f.data)-start))
 
 	if start > 0 {
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(f.data)-1, len(f.data)))
@@ -409,7 +410,7 @@ func TestNeverMixesTwoFiles(t *testing.T) {
 	t.Parallel()
 
 	old := tarOf(t, entry{name: "config.json", text: "{}"}, entry{name: "w", text: strings.Repeat("o", 100_000)})
-	new_ := tarOf(t, entry{name: "config.json", text: "{}"}, entry{name: "w", text: strings.Repeat("n", 100_000)})
+	fresh := tarOf(t, entry{name: "config.json", text: "{}"}, entry{name: "w", text: strings.Repeat("n", 100_000)})
 
 	for name, lie := range map[string]bool{"honest": false, "206 of another file": true} {
 		t.Run(name, func(t *testing.T) {
@@ -424,14 +425,14 @@ func TestNeverMixesTwoFiles(t *testing.T) {
 
 				if at := r.Header.Get("Range"); lie && at != "" {
 					w.Header().Set("ETag", `"new"`)
-					w.Header().Set("Content-Range", fmt.Sprintf("bytes 50000-%d/%d", len(new_)-1, len(new_)))
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes 50000-%d/%d", len(fresh)-1, len(fresh)))
 					w.WriteHeader(http.StatusPartialContent)
-					_, _ = w.Write(new_[50_000:])
+					_, _ = w.Write(fresh[50_000:])
 
 					return
 				}
 
-				(&flaky{data: new_, step: len(new_), etag: func(int64) string { return `"new"` }}).ServeHTTP(w, r)
+				(&flaky{data: fresh, step: len(fresh), etag: func(int64) string { return `"new"` }}).ServeHTTP(w, r)
 			})
 
 			dir, err := fetcher(t, pkgsource.Config{}).Fetch(t.Context(), "m1", url+"/p.tar", nil)
@@ -470,7 +471,7 @@ func TestGoesOnAfterARestart(t *testing.T) {
 			return
 		}
 
-		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		_, _ = w.Write(data[:300_000])
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
@@ -521,7 +522,7 @@ func TestFaultsNameWhatIsWrong(t *testing.T) {
 		}, "", fault.ModelInvalid, "larger than 100000 bytes"},
 		"silent": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "", fault.Unavailable, "nothing"},
 		"stops": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(len(good)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(good)))
 			_, _ = w.Write(good[:100])
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()

@@ -245,7 +245,11 @@ func TestS3ConfigIsChecked(t *testing.T) {
 	t.Parallel()
 
 	for _, bad := range []pkgsource.S3Config{
-		{Region: "x"}, {Endpoint: "host:9000"}, {Endpoint: "ftp://h"}, {Endpoint: "http://h/path"}, {Endpoint: "http://u:p@h"},
+		{Region: "x"},
+		{Endpoint: "host:9000"},
+		{Endpoint: "ftp://h"},
+		{Endpoint: "http://h/path"},
+		{Endpoint: "http://u:p@h"},
 		{Endpoint: "http://h", AccessKeyFile: "a"},
 	} {
 		if err := bad.Validate(); err == nil {

@@ -76,7 +76,7 @@ func (u *unpacker) zipEntry(e *zip.File) error {
 		return u.dir(e.Name)
 	case !mode.IsRegular():
 		return refuse(nil, "names an archive that holds %s, which is neither a file nor a directory", quoted(e.Name))
-	case e.UncompressedSize64 > uint64(max(u.left, 0)): //nolint:gosec // not negative
+	case e.UncompressedSize64 > uint64(max(u.left, 0)):
 		return u.tooLarge()
 	}
 
@@ -90,5 +90,5 @@ func (u *unpacker) zipEntry(e *zip.File) error {
 	}
 	defer in.Close() //nolint:errcheck // read only
 
-	return u.file(e.Name, int64(e.UncompressedSize64), mode, in) //nolint:gosec // checked above
+	return u.file(e.Name, int64(e.UncompressedSize64), mode, in)
 }

@@ -50,7 +50,7 @@ type Header struct {
 }
 
 // Violation is a breach of the protocol; Code is the close code that tells it.
-type Violation struct {
+type Violation struct { //nolint:errname // the protocol speaks of violations
 	Code   Code
 	Reason string
 }
@@ -60,7 +60,6 @@ func (v *Violation) Error() string {
 	return fmt.Sprintf("websocket: %s (close code %d)", v.Reason, v.Code)
 }
 
-//nolint:gochecknoglobals // constant values, so that a flood of bad frames allocates nothing
 var (
 	errLength  = &Violation{CodeProtocol, "the length of a frame is not encoded in the shortest form"}
 	errHuge    = &Violation{CodeProtocol, "the length of a frame has its highest bit set"}
@@ -138,7 +137,7 @@ func (h *Header) longLength(b []byte) (ok bool, err *Violation) {
 			return false, nil
 		}
 
-		h.Length, h.Size = int64(binary.BigEndian.Uint64(b[2:])), 10 //nolint:gosec // the sign is looked at
+		h.Length, h.Size = int64(binary.BigEndian.Uint64(b[2:])), 10
 
 		switch {
 		case h.Length < 0:

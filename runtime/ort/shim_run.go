@@ -233,7 +233,7 @@ func (s *shimSession) runError(ctx context.Context, st *C.OrtStatus) error {
 	return runError(ctx, text)
 }
 
-func flag(on bool) C.int {
+func flag(on bool) C.int { //nolint:revive // converts a bool
 	if on {
 		return 1
 	}

@@ -83,7 +83,7 @@ func (a *App) socketRoute(path []byte) (route, error) {
 
 // read takes messages until the WebSocket ends.
 func (s *session) read(ctx context.Context) {
-	defer s.finish()
+	defer s.finish() //nolint:contextcheck // answers under way outlive the reading
 
 	s.ws.SetReadLimit(s.app.cfg.MaxBody)
 
@@ -160,7 +160,7 @@ func (s *session) message(r io.Reader) ([]byte, error) {
 }
 
 // answer runs one request and writes what comes of it.
-func (s *session) answer(ctx context.Context, isBinary bool, msg []byte) {
+func (s *session) answer(ctx context.Context, isBinary bool, msg []byte) { //nolint:revive // the kind of the message
 	x := Exchange{Method: []byte("POST"), Context: ctx, Start: time.Now()}
 
 	var (
@@ -321,7 +321,7 @@ func (s *session) reply(x *Exchange, request []byte) {
 		return
 	}
 
-	s.write(websocket.BinaryMessage, binary.LittleEndian.AppendUint32(make([]byte, 0, 4), uint32(length)), x.Out) //nolint:gosec // below the limit on bodies
+	s.write(websocket.BinaryMessage, binary.LittleEndian.AppendUint32(make([]byte, 0, 4), uint32(length)), x.Out)
 }
 
 // refusal is the error of one message: the id of the request, if it could be read, the text and the status.

@@ -26,7 +26,7 @@ func (w *world) socket(t *testing.T, path string) *websocket.Conn {
 
 	c, _, err := websocket.Dial(t.Context(), "ws://"+w.addr+path, &websocket.DialOptions{
 		CompressionMode: websocket.CompressionContextTakeover, CompressionThreshold: 64,
-	}) //nolint:bodyclose // a 101 has none
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func TestWebSocketHandshakes(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 
-		if resp.StatusCode != 101 {
+		if resp.StatusCode != http.StatusSwitchingProtocols {
 			b, _ := io.ReadAll(resp.Body)
 			if !strings.Contains(string(b), "error") {
 				t.Errorf("%s: body %s", name, b)

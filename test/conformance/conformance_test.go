@@ -314,7 +314,7 @@ func (w *worker) ask(ctx context.Context, name, dir string, skip entry) error {
 		name  string
 		infer func(context.Context, string, []engine.Tensor) ([]engine.Tensor, error)
 	}{{"REST binary", w.viaBinary}, {"gRPC", w.viaGRPC}, {"REST JSON", w.viaJSON}} {
-		if way.name == "REST JSON" && !(all(in, jsonable) && all(want, jsonable)) {
+		if way.name == "REST JSON" && (!all(in, jsonable) || !all(want, jsonable)) {
 			continue // binary is the way for what JSON has no word for
 		}
 

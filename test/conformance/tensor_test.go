@@ -16,7 +16,7 @@ import (
 )
 
 // types by ONNX's numbers.
-var types = map[onnxgen.Type]engine.DataType{
+var types = map[onnxgen.Type]engine.DataType{ //nolint:exhaustive // Complex has no type in V2
 	onnxgen.Bool: engine.Bool, onnxgen.Uint8: engine.Uint8, onnxgen.Uint16: engine.Uint16, onnxgen.Uint32: engine.Uint32,
 	onnxgen.Uint64: engine.Uint64, onnxgen.Int8: engine.Int8, onnxgen.Int16: engine.Int16, onnxgen.Int32: engine.Int32,
 	onnxgen.Int64: engine.Int64, onnxgen.Float16: engine.FP16, onnxgen.Float: engine.FP32, onnxgen.Double: engine.FP64,

@@ -24,7 +24,7 @@ func (s *sluice) whole(url, body string) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	defer c.Close() //nolint:errcheck // a test's own
+	defer c.Close()
 
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 
@@ -37,7 +37,7 @@ func (s *sluice) whole(url, body string) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // as above
+	defer resp.Body.Close()
 
 	data, err := io.ReadAll(resp.Body)
 
@@ -48,7 +48,7 @@ const ok200 = "HTTP/1.1 200 OK\r\n"
 
 // badAnswers are what engines get wrong, and what the client is told.
 //
-//nolint:gochecknoglobals // a table
+
 var badAnswers = []struct {
 	name, raw string
 	status    int    // 0: the connection breaks, before or within the body
@@ -197,7 +197,7 @@ func listenRaw(t testing.TB, raw string) string {
 		t.Fatal(err)
 	}
 
-	t.Cleanup(func() { ln.Close() }) //nolint:errcheck // a test's own
+	t.Cleanup(func() { ln.Close() })
 
 	go func() {
 		for {
@@ -211,15 +211,15 @@ func listenRaw(t testing.TB, raw string) string {
 			}
 
 			go func() {
-				defer c.Close() //nolint:errcheck // as above
+				defer c.Close()
 
 				r, err := http.ReadRequest(bufio.NewReader(c))
 				if err != nil {
 					return
 				}
 
-				io.Copy(io.Discard, r.Body) //nolint:errcheck // as above
-				io.WriteString(c, raw)      //nolint:errcheck // as above
+				io.Copy(io.Discard, r.Body)
+				io.WriteString(c, raw)
 			}()
 		}
 	}()

@@ -54,12 +54,12 @@ func TestChaos(t *testing.T) {
 
 	seed, err := strconv.ParseUint(os.Getenv("CHAOS_SEED"), 10, 64)
 	if err != nil {
-		seed = rand.Uint64() //nolint:gosec // printed below
+		seed = rand.Uint64()
 	}
 
 	t.Logf("CHAOS_SEED=%d", seed)
 
-	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir()} //nolint:gosec // to be repeated
+	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir()}
 	c.build()
 
 	c.rest()
@@ -187,7 +187,7 @@ func (c *chaos) client(id uint64, secure bool) {
 		base = "https://" + c.secure.ln.Addr().String()
 	}
 
-	tr := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's own
+	tr := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer tr.CloseIdleConnections()
 
 	cl := &http.Client{Timeout: 30 * time.Second, Transport: tr}

@@ -80,7 +80,7 @@ func TestClientOutlivesInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // a test's own
+	defer c.Close()
 
 	e, err := sluiceclient.New(sluiceclient.Config{
 		Through: sluiceclient.Edge, Edge: s.Edge, Service: id, AccessKey: s.Boot.AccessKey, SecretKey: s.Boot.SecretKey,
@@ -88,7 +88,7 @@ func TestClientOutlivesInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close() //nolint:errcheck // as above
+	defer e.Close()
 
 	// The same call both ways, in both forms, gives the same.
 	var want []float32
@@ -159,7 +159,7 @@ func (s *sluice) underFire(t *testing.T, c *sluiceclient.Client, in *sluiceclien
 	s.eventually(20*time.Second, "load", func() bool { return served.Load() > 50 || failed.Load() > 0 })
 
 	if workers := s.workers(); len(workers) == 2 {
-		syscall.Kill(workers[0], syscall.SIGKILL) //nolint:errcheck // it runs
+		syscall.Kill(workers[0], syscall.SIGKILL)
 	} else {
 		t.Errorf("workers %v", workers)
 	}

@@ -181,7 +181,7 @@ func TestShapesPassUntouched(t *testing.T) {
 			t.Fatalf("%s: %d %s", tc.path, a.Status, a.Body)
 		}
 
-		if seen.Method != "POST" || seen.URI != tc.path || seen.ContentType != tc.contentType || !bytes.Equal(seen.Body, tc.body) ||
+		if seen.Method != http.MethodPost || seen.URI != tc.path || seen.ContentType != tc.contentType || !bytes.Equal(seen.Body, tc.body) ||
 			a.Header.Get("Inference-Header-Content-Length") != "93" {
 			t.Errorf("%s: %+v", tc.path, seen)
 		}
@@ -212,7 +212,7 @@ func TestCustomEngineRestarts(t *testing.T) {
 				return false
 			}
 
-			pid = int(a.json(t)["pid"].(float64)) //nolint:forcetypeassert // a panic fails the test
+			pid = int(a.json(t)["pid"].(float64))
 
 			return pid != before
 		})
@@ -265,7 +265,7 @@ func TestCustomEngineIsConfined(t *testing.T) {
 		t.Errorf("it runs as %q", got.User)
 	}
 
-	s.try("POST", url+"/eat?mb=200", nil) //nolint:errcheck // it is ended
+	s.try("POST", url+"/eat?mb=200", nil)
 
 	s.eventually(20*time.Second, "an event that tells of the memory", func() bool {
 		return strings.Contains(string(s.call("GET", s.api("/services/"+id+"/events"), nil).Body), "out of memory")
@@ -277,7 +277,7 @@ func TestCustomEngineIsConfined(t *testing.T) {
 
 		return err == nil && a.Status == 200
 	})
-	s.try("POST", url+"/eat?mb=3000", nil) //nolint:errcheck // as above
+	s.try("POST", url+"/eat?mb=3000", nil)
 	s.eventually(30*time.Second, "an instance after that", func() bool {
 		a, err := s.try("GET", url+"/about", nil)
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -91,7 +92,7 @@ func bare(t testing.TB, c *http.Client, method, url string, body []byte, header 
 	if err != nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to the end
+	defer resp.Body.Close()
 
 	data, err := io.ReadAll(resp.Body)
 
@@ -107,9 +108,7 @@ func TestDirectChannel(t *testing.T) {
 
 	channel := func(more map[string]any) map[string]any {
 		c := map[string]any{"enabled": true, "allow": []string{"127.0.0.0/8"}, "key": directKey}
-		for k, v := range more {
-			c[k] = v
-		}
+		maps.Copy(c, more)
 
 		return map[string]any{"direct_channel": c}
 	}
@@ -184,7 +183,7 @@ func directGRPC(t *testing.T, e directEndpoint) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // a test's own
+	defer conn.Close()
 
 	health := grpc_health_v1.NewHealthClient(conn)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-sluice-direct-key", directKey)
@@ -217,7 +216,7 @@ func (s *sluice) directCustom(t *testing.T, extra map[string]any) {
 
 		// A stream comes piece by piece, and a caller that leaves ends it.
 		ctx, cancel := context.WithCancel(t.Context())
-		req, _ := http.NewRequestWithContext(ctx, "POST", e.url()+"/hang?head=1", strings.NewReader("x"))
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, e.url()+"/hang?head=1", strings.NewReader("x"))
 		req.Header.Set("X-Sluice-Direct-Key", directKey)
 
 		resp, err := client.Do(req)
@@ -262,8 +261,8 @@ func TestDirectChannelWithCertificates(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 
-	known := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}} //nolint:gosec // the default version
-	nobody := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}                                       //nolint:gosec // as above
+	known := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}}
+	nobody := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 
 	model, _ := s.model("digits", "1.0.0", digitsDir(t))
 	worker := s.deploy("worker", model, 1, map[string]any{"direct_channel": map[string]any{"enabled": true}})

@@ -2,6 +2,7 @@ package system_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,7 +13,7 @@ import (
 )
 
 // tools are programs of this repository that tests run inside packages, built once each.
-var tools = struct { //nolint:gochecknoglobals // built once for all tests
+var tools = struct {
 	sync.Mutex
 	built map[string]string
 }{built: map[string]string{}}
@@ -144,9 +145,7 @@ func engineConfig(more map[string]any) map[string]any {
 		"model_type": "Custom", "command": []string{"./engine"},
 		"health": map[string]any{"url": "/health", "period_seconds": 1, "timeout_seconds": "2", "failure_threshold": "2"},
 	}
-	for k, v := range more {
-		c[k] = v
-	}
+	maps.Copy(c, more)
 
 	return c
 }

@@ -46,7 +46,7 @@ func upstream(t testing.TB, name, cert, key string) string {
 	t.Helper()
 
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(map[string]any{ //nolint:errcheck // a test's own
+		json.NewEncoder(w).Encode(map[string]any{
 			"name": name, "uri": r.RequestURI, "key": r.Header.Values("X-Api-Key"), "host": r.Host, "tls": r.TLS != nil,
 			"auth": r.Header.Get("Authorization"),
 		})
@@ -59,7 +59,7 @@ func upstream(t testing.TB, name, cert, key string) string {
 			t.Fatal(err)
 		}
 
-		srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}} //nolint:gosec // the default is fine
+		srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 		srv.StartTLS()
 	} else {
 		srv.Start()

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(dir)
 	}
 
-	os.Exit(code) //nolint:forbidigo // that is how a TestMain ends
+	os.Exit(code)
 }
 
 // sluice is one running `sluice serve`.

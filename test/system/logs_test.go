@@ -102,7 +102,7 @@ func (s *sluice) followLogs(t *testing.T, u string, say func(string)) {
 		t.Fatal(err)
 	}
 
-	defer cmd.Wait() //nolint:errcheck // it is ended
+	defer cmd.Wait()
 
 	lines := make(chan string, 1000)
 
@@ -137,7 +137,7 @@ func (s *sluice) followLogs(t *testing.T, u string, say func(string)) {
 	until("marker one")
 
 	// Two deaths: whichever instance was asked, a new one comes, and its log too.
-	s.try("POST", u+"/die", nil) //nolint:errcheck // it dies of it
+	s.try("POST", u+"/die", nil)
 	until("engine listens")
 	cancel()
 }

@@ -69,7 +69,7 @@ func (s *sluice) predictDigit(base, service string, digit int) (string, error) {
 }
 
 // TestMainJob is the whole of the main job: publish, deploy, predict over HTTP and HTTPS, survive kills.
-func TestMainJob(t *testing.T) { //nolint:tparallel // one step needs the state that the one before left
+func TestMainJob(t *testing.T) {
 	t.Parallel()
 
 	s := start(t, "", "")

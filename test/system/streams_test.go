@@ -31,7 +31,7 @@ func (s *sluice) open(ctx context.Context, method, url string, body io.Reader, h
 	}
 
 	// Its own connection, and no time-out of the client as a whole.
-	tr := client.Transport.(*http.Transport).Clone() //nolint:forcetypeassert // made in this package
+	tr := client.Transport.(*http.Transport).Clone()
 	s.t.Cleanup(tr.CloseIdleConnections)
 
 	resp, err := (&http.Client{Transport: tr}).Do(req)
@@ -39,7 +39,7 @@ func (s *sluice) open(ctx context.Context, method, url string, body io.Reader, h
 		s.t.Fatalf("%s %s: %v\n%s", method, url, err, s.log.tail())
 	}
 
-	s.t.Cleanup(func() { resp.Body.Close() }) //nolint:errcheck // a test's own
+	s.t.Cleanup(func() { resp.Body.Close() })
 
 	return resp
 }
@@ -68,7 +68,7 @@ func (s *sluice) eventsArrive(t *testing.T, url string) {
 
 	// Ten events, 150 ms apart: 1.5 s, beyond the time-out of the service.
 	resp := s.open(t.Context(), "GET", url+"/events?n=10&pause_ms=150", nil, "Accept-Encoding", "gzip")
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Content-Encoding") != "" ||
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Content-Encoding") != "" ||
 		resp.Header.Get("X-Sluice-Instance") == "" || resp.Header.Get("X-Request-Id") == "" {
 		t.Fatalf("%d %v", resp.StatusCode, resp.Header)
 	}
@@ -106,7 +106,7 @@ func (s *sluice) chunksArrive(t *testing.T, url string) {
 	t.Helper()
 
 	resp := s.open(t.Context(), "POST", url+"/generate", strings.NewReader(`{"prompt":"one two three four","pause_ms":400}`))
-	if resp.StatusCode != 200 || resp.ContentLength != -1 {
+	if resp.StatusCode != http.StatusOK || resp.ContentLength != -1 {
 		t.Fatalf("%d, length %d", resp.StatusCode, resp.ContentLength)
 	}
 
@@ -156,7 +156,7 @@ func (s *sluice) uploads(t *testing.T, url string) {
 	for _, chunked := range []bool{true, false} {
 		sent = 0
 
-		req, err := http.NewRequestWithContext(t.Context(), "POST", url+"/upload", body)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload", body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func (s *sluice) uploads(t *testing.T, url string) {
 		got, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 
-		if resp.StatusCode != 200 || string(got) != fmt.Sprintf(`{"bytes":%d}`, size) {
+		if resp.StatusCode != http.StatusOK || string(got) != fmt.Sprintf(`{"bytes":%d}`, size) {
 			t.Errorf("chunked %v: %d %s", chunked, resp.StatusCode, got)
 		}
 	}
@@ -185,7 +185,7 @@ func (s *sluice) uploads(t *testing.T, url string) {
 	}
 
 	// Over the limit of the service.
-	req, _ := http.NewRequestWithContext(t.Context(), "POST", url+"/upload", readerFunc(func(p []byte) (int, error) { return len(p), nil }))
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/upload", readerFunc(func(p []byte) (int, error) { return len(p), nil }))
 	req.ContentLength = 201 << 20
 	req.Header.Set("X-Auth-Token", s.token)
 	req.Header.Set("Expect", "100-continue")
@@ -194,7 +194,7 @@ func (s *sluice) uploads(t *testing.T, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // not read
+	defer resp.Body.Close()
 
 	if resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("over the limit: %d", resp.StatusCode)
@@ -234,7 +234,7 @@ func TestClientGoneCancelsTheEngine(t *testing.T) {
 	state := func() (waiting, endedAt int64) {
 		m := s.call("GET", url+"/gone", nil).json(t)
 
-		return int64(m["waiting"].(float64)), int64(m["ended_at"].(float64)) //nolint:forcetypeassert // a panic fails the test
+		return int64(m["waiting"].(float64)), int64(m["ended_at"].(float64))
 	}
 
 	for _, path := range []string{"/hang", "/hang?head=1"} {
@@ -245,12 +245,12 @@ func TestClientGoneCancelsTheEngine(t *testing.T) {
 			go func() {
 				defer close(done)
 
-				req, _ := http.NewRequestWithContext(ctx, "POST", strings.Replace(url, s.Edge, base, 1)+path, strings.NewReader("x"))
+				req, _ := http.NewRequestWithContext(ctx, http.MethodPost, strings.Replace(url, s.Edge, base, 1)+path, strings.NewReader("x"))
 				req.Header.Set("X-Auth-Token", s.token)
 
 				if resp, err := client.Do(req); err == nil {
-					io.Copy(io.Discard, resp.Body) //nolint:errcheck // it is cut
-					resp.Body.Close()              //nolint:errcheck // as above
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
 				}
 			}()
 

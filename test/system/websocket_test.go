@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -335,7 +336,7 @@ func TestWebSocketCarriesV2(t *testing.T) {
 		const messages = 50
 
 		for i := range messages {
-			body := map[string]any{"id": fmt.Sprint(i), "inputs": []any{map[string]any{
+			body := map[string]any{"id": strconv.Itoa(i), "inputs": []any{map[string]any{
 				"name": in["name"], "datatype": in["datatype"], "shape": shape, "data": make([]float32, count),
 			}}}
 			if i == 7 {

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -329,7 +329,7 @@ func TestWebSocketAddsLittleTime(t *testing.T) {
 	}
 
 	for _, l := range [][]time.Duration{d, g} {
-		sort.Slice(l, func(i, j int) bool { return l[i] < l[j] })
+		slices.Sort(l)
 	}
 
 	added := g[len(g)/2] - d[len(d)/2]

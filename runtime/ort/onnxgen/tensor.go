@@ -38,7 +38,7 @@ func ParseTensor(b []byte) (*Tensor, error) {
 		field := b[:size]
 		b = b[size:]
 
-		switch num { //nolint:exhaustive // the other fields do not matter
+		switch num {
 		case 1:
 			for _, v := range numbers(typ, field, 0) {
 				t.Shape = append(t.Shape, int64(v))

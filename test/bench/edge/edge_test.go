@@ -65,8 +65,8 @@ func TestReport(t *testing.T) {
 	of := func(name string, rate int, proxy, engine time.Duration) *candidate {
 		c := &candidate{name: name}
 		for _, f := range []int{1, 2, 30} { // the median is twice the first
-			n := time.Duration(f)
-			c.rounds = append(c.rounds, round{load{requests: rate * f, took: time.Second, p50: 20 * n * time.Microsecond}, proxy * n, engine * n})
+			n := time.Duration(f) // a factor
+			c.rounds = append(c.rounds, round{load{requests: rate * f, took: time.Second, p50: n * 20 * time.Microsecond}, proxy * n, engine * n})
 		}
 
 		return c

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,8 +23,8 @@ type bed struct {
 
 // stop ends everything in the reverse order of starting.
 func (b *bed) stop() {
-	for i := len(b.procs) - 1; i >= 0; i-- {
-		b.procs[i].stop()
+	for _, v := range slices.Backward(b.procs) {
+		v.stop()
 	}
 }
 

@@ -134,7 +134,7 @@ func onOff(on bool) string {
 
 // tool is the first line of what a program says about its version.
 func tool(name, flag string) string {
-	out, err := exec.Command(name, flag).CombinedOutput() //nolint:gosec,noctx // our own arguments, no service
+	out, err := exec.Command(name, flag).CombinedOutput() //nolint:noctx // our own arguments, no service
 	if err != nil {
 		return name + " (none)"
 	}

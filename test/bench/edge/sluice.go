@@ -29,8 +29,7 @@ type gateway struct {
 	proc                    *process
 	data                    string
 	edge, control, ops      string
-	user, password          string
-	domain, project, token  string
+	project, token          string
 	linked, foreign, pkgDir string // ids of the two services; the ONNX package
 }
 
