@@ -403,7 +403,7 @@ func sortServices(views []serviceItem, by, order string) {
 			c = cmp.Compare(x.TransitionAt, y.TransitionAt)
 		}
 
-		c = cmp.Or(c, cmp.Compare(x.PublishAt, y.PublishAt), strings.Compare(x.ServiceID, y.ServiceID))
+		c = cmp.Or(c, cmp.Compare(x.PublishAt, y.PublishAt), strings.Compare(x.Name, y.Name), strings.Compare(x.ServiceID, y.ServiceID))
 		if order == "desc" {
 			c = -c
 		}
