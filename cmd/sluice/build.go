@@ -279,8 +279,10 @@ func (b *builder) parts() error {
 func (b *builder) watchState(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-	case err := <-b.embedded.Failed():
-		b.log.Error("the state failed: predictions go on, nothing can be changed until a restart", slog.Any("error", err))
+	case <-b.embedded.Failed():
+		err := b.embedded.Err()
+		b.log.Error("the state failed: nothing can be changed until a restart; a process that is ready goes on with predictions",
+			slog.Any("error", err))
 		b.degraded.Store(new("the state failed: " + err.Error()))
 		<-ctx.Done()
 	}

@@ -106,7 +106,18 @@ func (s *system) run(ctx context.Context, stdout io.Writer) error {
 		err = errors.Join(err, aerr)
 	}
 
-	return err
+	return s.reason(err)
+}
+
+// reason is why the process ends. A state that cannot go on fails whatever needs it, in many words.
+func (s *system) reason(err error) error {
+	if err == nil || s.embedded == nil || s.embedded.Err() == nil {
+		return err
+	}
+
+	s.log.Error("parts that need the state failed", slog.Any("error", err))
+
+	return fmt.Errorf("the state in %s cannot go on: %w", s.settings.DataDir, s.embedded.Err())
 }
 
 // announce waits until a prediction would succeed, then tells addresses and readiness.

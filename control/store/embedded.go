@@ -18,7 +18,6 @@ import (
 	"go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 )
 
@@ -46,13 +45,15 @@ type Embedded struct {
 	guard  *guard
 	client *clientv3.Client
 	lock   *os.File
-	failed chan error
 	closed chan struct{}
 	once   sync.Once
 }
 
-// closeTimeout bounds Close; a member that broke may never end.
-const closeTimeout = 10 * time.Second
+// These bound Close; a member that broke may never end.
+const (
+	closeTimeout       = 10 * time.Second
+	closeBrokenTimeout = 500 * time.Millisecond
+)
 
 // StartEmbedded starts etcd on cfg.Dir and returns when it can read and write.
 func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*Embedded, error) {
@@ -73,17 +74,14 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 		return nil, err
 	}
 
-	e := &Embedded{
-		guard: &guard{failed: make(chan string, 1)}, lock: lock,
-		failed: make(chan error, 1), closed: make(chan struct{}),
-	}
+	e := &Embedded{guard: newGuard(), lock: lock, closed: make(chan struct{})}
 
 	e.etcd, err = e.guard.start(cfg, log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 
-	e.client = v3client.New(e.etcd.Server)
+	e.client = newClient(e.etcd.Server, e.guard)
 
 	timer := time.NewTimer(cfg.StartTimeout)
 	defer timer.Stop()
@@ -94,8 +92,8 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 
 		return e, nil
 	case err = <-e.etcd.Err():
-	case text := <-e.guard.failed:
-		err = reason(text)
+	case <-e.guard.broken:
+		err = reason(e.guard.text)
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
@@ -110,23 +108,27 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig, log *slog.Logger) (*
 // Client returns a client that calls the member directly. Close of Embedded closes it.
 func (e *Embedded) Client() *clientv3.Client { return e.client }
 
-// Failed receives an error when the member cannot go on. The process may: reads and writes of
-// state fail from then on, until it is started again.
-func (e *Embedded) Failed() <-chan error { return e.failed }
+// Failed is closed when the member cannot go on; Err tells why. The process may: reads and writes
+// of state fail at once from then on, until it is started again.
+func (e *Embedded) Failed() <-chan struct{} { return e.guard.broken }
 
-// watch passes on why the member ended, unless it was closed.
-func (e *Embedded) watch() {
-	var err error
-
-	select {
-	case text := <-e.guard.failed:
-		err = errors.New(text)
-	case err = <-e.etcd.Err():
-	case <-e.closed:
-		return
+// Err is nil until Failed is closed.
+func (e *Embedded) Err() error {
+	if !e.guard.isBroken() {
+		return nil
 	}
 
-	e.failed <- fmt.Errorf("embedded etcd stopped: %w", err)
+	return e.guard.err()
+}
+
+// watch notes that the member ended, unless it was closed.
+func (e *Embedded) watch() {
+	select {
+	case err := <-e.etcd.Err():
+		e.guard.breaks(err.Error())
+	case <-e.guard.broken:
+	case <-e.closed:
+	}
 }
 
 // Close stops the member and releases the directory. It may be called several times.
@@ -144,7 +146,12 @@ func (e *Embedded) Close() {
 			e.etcd.Close()
 		}()
 
-		timer := time.NewTimer(closeTimeout)
+		patience := closeTimeout
+		if e.guard.isBroken() {
+			patience = closeBrokenTimeout
+		}
+
+		timer := time.NewTimer(patience)
 		defer timer.Stop()
 
 		select {
@@ -236,8 +243,8 @@ func (g *guard) start(cfg EmbeddedConfig, log *slog.Logger) (*embed.Etcd, error)
 		}
 
 		return nil, g.explain(cfg.Dir, r.err)
-	case text := <-g.failed:
-		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, reason(text))
+	case <-g.broken:
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, reason(g.text))
 	}
 }
 
@@ -259,10 +266,8 @@ type startResult struct {
 
 // explain tells damage from other reasons: a member that ran before and cannot now.
 func (g *guard) explain(dir string, err error) error {
-	select {
-	case text := <-g.failed:
-		return fmt.Errorf("start embedded etcd in %s: %w", dir, reason(text))
-	default:
+	if g.isBroken() {
+		return fmt.Errorf("start embedded etcd in %s: %w", dir, reason(g.text))
 	}
 
 	_, statErr := os.Stat(filepath.Join(dir, "member", "member"))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -72,11 +73,15 @@ func slogLevel(level zapcore.Level) slog.Level {
 }
 
 // guard stands where etcd would end the process because it cannot go on, with a full disk
-// for example. It reports the reason and ends the goroutine only: what needs no state, such
+// for example. It notes the reason and ends the goroutine only: what needs no state, such
 // as a gateway with its last snapshot, goes on.
 type guard struct {
-	failed chan string
+	broken chan struct{} // closed when the member cannot go on
+	once   sync.Once
+	text   string // why; set before broken is closed
 }
+
+func newGuard() *guard { return &guard{broken: make(chan struct{})} }
 
 // OnWrite implements zapcore.CheckWriteHook.
 func (g *guard) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
@@ -88,10 +93,27 @@ func (g *guard) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 		}
 	}
 
-	select {
-	case g.failed <- text:
-	default:
-	}
-
+	g.breaks(text)
 	runtime.Goexit()
 }
+
+// breaks notes the first reason why the member cannot go on.
+func (g *guard) breaks(text string) {
+	g.once.Do(func() {
+		g.text = text
+		close(g.broken)
+	})
+}
+
+// isBroken tells whether the member cannot go on.
+func (g *guard) isBroken() bool {
+	select {
+	case <-g.broken:
+		return true
+	default:
+		return false
+	}
+}
+
+// err is why the member cannot go on; call it when broken is closed.
+func (g *guard) err() error { return fmt.Errorf("embedded etcd stopped: %s", g.text) }

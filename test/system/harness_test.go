@@ -66,6 +66,7 @@ type sluice struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	data string
+	root string // where the process sees the root directory, if not here
 	log  *syncBuffer
 	// From DATA/endpoints.json and DATA/bootstrap.json.
 	Edge, EdgeTLS, Control, Ops string
@@ -126,6 +127,13 @@ func start(tb testing.TB, data, config string, args ...string) *sluice {
 func startAs(tb testing.TB, role, data, config string, args ...string) *sluice {
 	tb.Helper()
 
+	return startIn(tb, nil, role, data, config, args...)
+}
+
+// startIn is startAs below a command that runs what follows it, in a mount namespace for example.
+func startIn(tb testing.TB, prefix []string, role, data, config string, args ...string) *sluice {
+	tb.Helper()
+
 	bin, err := binaries()
 	if err != nil {
 		tb.Fatal(err)
@@ -144,13 +152,14 @@ func startAs(tb testing.TB, role, data, config string, args ...string) *sluice {
 		tb.Fatal(err)
 	}
 
-	all := append([]string{
+	all := append(append([]string{}, prefix...), filepath.Join(bin, "sluice"),
 		role, "--config", file, "--data", data,
 		"--edge-http", "127.0.0.1:0", "--edge-https", "127.0.0.1:0", "--control", "127.0.0.1:0", "--ops", "127.0.0.1:0",
-	}, args...)
+	)
+	all = append(all, args...)
 
 	s := &sluice{t: tb, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
-	s.cmd = exec.Command(filepath.Join(bin, "sluice"), all...)
+	s.cmd = exec.Command(all[0], all[1:]...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.cmd.Env = append(os.Environ(), "SLUICE_RUNTIME="+filepath.Join(bin, "sluice-runtime"))
 	s.cmd.Stderr = s.log
@@ -165,6 +174,10 @@ func startAs(tb testing.TB, role, data, config string, args ...string) *sluice {
 	}
 
 	tb.Cleanup(s.kill)
+
+	if prefix != nil {
+		s.root = fmt.Sprintf("/proc/%d/root", s.cmd.Process.Pid)
+	}
 
 	ready := make(chan struct{})
 
@@ -209,7 +222,7 @@ func (s *sluice) readFiles(role string) {
 	s.Edge, s.EdgeTLS, s.Control, s.Ops = e.EdgeHTTP, e.EdgeHTTPS, e.Control, e.Ops
 
 	// Only the first control process of a state makes the first user.
-	if _, err := os.Stat(filepath.Join(s.data, "bootstrap.json")); err == nil || role == "serve" {
+	if _, err := os.Stat(filepath.Join(s.root, s.data, "bootstrap.json")); err == nil || role == "serve" {
 		s.readJSON("bootstrap.json", &s.Boot)
 	}
 }
@@ -217,7 +230,7 @@ func (s *sluice) readFiles(role string) {
 func (s *sluice) readJSON(name string, dst any) {
 	s.t.Helper()
 
-	data, err := os.ReadFile(filepath.Join(s.data, name))
+	data, err := os.ReadFile(filepath.Join(s.root, s.data, name))
 	if err != nil {
 		s.t.Fatal(err)
 	}
