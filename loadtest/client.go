@@ -14,8 +14,9 @@ import (
 type Client struct {
 	Threads     int
 	CPU         time.Duration // of the process, warm-up included
-	PerRequest  time.Duration // processor time for one request
-	Busy        float64       // share of the wall time that the busiest sending thread was on a processor
+	Waiting     time.Duration // part of CPU that was spent on waiting for the next start without sleep
+	PerRequest  time.Duration // processor time for one request, without Waiting
+	Busy        float64       // share of the wall time that the busiest sending thread worked
 	GCs         int64
 	GCPause     time.Duration
 	Connections int
@@ -75,7 +76,7 @@ func (r *runner) client(before, after usage) Client {
 	}
 
 	if all > 0 {
-		c.PerRequest = c.CPU / time.Duration(all)
+		c.PerRequest = max(c.CPU-c.Waiting, 0) / time.Duration(all)
 	}
 
 	late := t.Schedule.Quantile(0.99)
@@ -93,8 +94,8 @@ func (r *runner) client(before, after usage) Client {
 		c.warn("garbage collection paused this tool for %v", c.GCPause)
 	}
 
-	if cores := float64(runtime.NumCPU()); wall > 0 && float64(c.CPU) > busyThread*cores*float64(wall) {
-		c.warn("this tool used %.0f %% of all processors", 100*float64(c.CPU)/float64(wall)/cores)
+	if cores := float64(runtime.NumCPU()); wall > 0 && float64(c.CPU-c.Waiting) > busyThread*cores*float64(wall) {
+		c.warn("this tool used %.0f %% of all processors", 100*float64(c.CPU-c.Waiting)/float64(wall)/cores)
 	}
 
 	if c.Starved > 0 && c.Connections >= r.plan.Concurrency {
@@ -111,11 +112,29 @@ func (c *Client) add(s *wire.Stats) {
 	c.Starved += s.Starved
 	c.Cut += s.Cut
 
+	c.Waiting += s.Spun
+
 	if s.Wall > 0 {
-		c.Busy = max(c.Busy, float64(s.CPU)/float64(s.Wall))
+		c.Busy = max(c.Busy, float64(s.CPU-s.Spun)/float64(s.Wall))
 	}
 }
 
 func (c *Client) warn(format string, args ...any) {
 	c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...))
+}
+
+// Calm keeps the garbage collector of this process from running during a measurement, as long as there is
+// memory. The function that it returns sets everything back. The hot path allocates nothing, so that it costs little.
+func Calm() (restore func()) {
+	const most = 1 << 30
+
+	runtime.GC()
+	percent := debug.SetGCPercent(-1)
+	limit := debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(limit, most))
+
+	return func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}
 }

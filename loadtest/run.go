@@ -41,8 +41,11 @@ type Plan struct {
 	Timeout          time.Duration
 	Requests         int64   // most requests, 0 for any number
 	MaxRate          float64 // ceiling, 0 for none
-	Threads          int     // 0 for as many as there are processors
-	Seed             uint64
+	Threads          int     // 0 for as many as are needed
+	// BusyWait is how long an open loop does not sleep before a request is due. It is left out where that
+	// would take the last processor.
+	BusyWait time.Duration
+	Seed     uint64
 	// UntilStable ends the run early when three windows of this length agree; 0 does not.
 	UntilStable time.Duration
 	// OnRow is called for each second when it is over.
@@ -77,10 +80,10 @@ func (p *Plan) check() error {
 func (p *Plan) threads() int {
 	n := p.Threads
 	if n == 0 {
-		n = runtime.NumCPU()
+		n = runtime.GOMAXPROCS(0)
 		if p.Rate > 0 {
 			// What one thread sends with ease; the other processors stay with the server, if it is here.
-			const easy = 40_000
+			const easy = 120_000
 
 			n = min(n, int(p.Rate/easy)+1)
 		}
@@ -128,6 +131,7 @@ type runner struct {
 func (r *runner) build() error {
 	p := &r.plan
 	n := p.threads()
+	processors := runtime.GOMAXPROCS(0)
 
 	r.stability = newStability(p.UntilStable)
 	r.collector = measure.NewCollector(measure.Config{
@@ -149,6 +153,10 @@ func (r *runner) build() error {
 			}
 
 			cfg.Schedule = arrivals
+			if n < processors {
+				cfg.Spin = p.BusyWait
+			}
+
 			cfg.Initial = min(cfg.Connections, initialConnections(p.Rate/float64(n)))
 		} else if p.MaxRate > 0 {
 			cfg.Pace = time.Duration(float64(n) / p.MaxRate * float64(time.Second))

@@ -457,6 +457,11 @@ func TestOpenLoopShowsAStall(t *testing.T) {
 		if p50ofSlow := res.Latency.Quantile(1 - 100.0/600); p50ofSlow < 400*time.Millisecond {
 			t.Errorf("%d connections: the middle of the stalled requests took %v", connections, p50ofSlow)
 		}
+
+		// The stall is the server's fault, and stands apart from this tool's own lateness.
+		if starved := connections == 2; starved != (res.Wait.Max() > stall/2) || res.Schedule.Max() > stall/2 {
+			t.Errorf("%d connections: requests waited up to %v for one, and were otherwise up to %v late", connections, res.Wait.Max(), res.Schedule.Max())
+		}
 	}
 
 	p := plan(addressOf(serverWith()))

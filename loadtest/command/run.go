@@ -91,6 +91,8 @@ func (s *session) do(ctx context.Context) error {
 		before = s.resolver.stats(ctx, s.target)
 	}
 
+	defer loadtest.Calm()()
+
 	if err := s.mode(ctx); err != nil {
 		return err
 	}
@@ -150,7 +152,7 @@ func (s *session) plan(t *target) loadtest.Plan {
 		Name: t.name, Endpoint: t.endpoint, Targets: t.mix.Names(), Rate: f.rate, Shape: loadtest.Shape(f.shape), From: f.from, Steps: f.steps,
 		InFlight: 1, Binary: f.binaryMessages, HeadOnly: t.items[0].Method == http.MethodHead, Stream: f.stream,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Requests: f.requests, MaxRate: f.maxRate,
-		Threads: f.threads, Seed: f.seed, UntilStable: f.untilStable,
+		Threads: f.threads, BusyWait: f.busyWait, Seed: f.seed, UntilStable: f.untilStable,
 	}
 
 	p.NewSource = func(sender int) wire.Source { return t.mix.Source(sender, f.seed) }

@@ -100,6 +100,7 @@ type pointDoc struct {
 type clientDoc struct {
 	Threads     int      `json:"threads"`
 	CPUSeconds  float64  `json:"cpu_seconds"`
+	Waiting     float64  `json:"busy_wait_seconds"`
 	PerRequest  float64  `json:"cpu_us_per_request"`
 	Busy        float64  `json:"busiest_thread"`
 	GCs         int64    `json:"garbage_collections"`
@@ -302,7 +303,7 @@ func runOf(r *loadtest.Result) *runDoc {
 func clientOf(r *loadtest.Result) clientDoc {
 	c := &r.Client
 	d := clientDoc{
-		Threads: c.Threads, CPUSeconds: round(c.CPU.Seconds(), 6), PerRequest: micros(c.PerRequest), Busy: round(c.Busy, 4),
+		Threads: c.Threads, CPUSeconds: round(c.CPU.Seconds(), 6), Waiting: round(c.Waiting.Seconds(), 6), PerRequest: micros(c.PerRequest), Busy: round(c.Busy, 4),
 		GCs: c.GCs, GCPause: millis(c.GCPause), Connections: c.Connections, Dials: c.Dials, DialErrors: c.DialErrors,
 		Starved: c.Starved, Cut: c.Cut, Clamped: r.Latency.Clamped(), Warnings: c.Warnings,
 	}

@@ -135,7 +135,12 @@ func (p *printer) errors(r *loadtest.Result) {
 
 func (p *printer) client(c *loadtest.Client) {
 	p.line("")
-	p.line("this tool\t%s of CPU a request, busiest thread %.0f %%, %d connections", short(c.PerRequest), 100*c.Busy, c.Connections)
+	waited := ""
+	if c.Waiting > 0 {
+		waited = fmt.Sprintf(", %s of waiting without sleep beside it", short(c.Waiting))
+	}
+
+	p.line("this tool\t%s of CPU a request, busiest thread %.0f %%, %d connections%s", short(c.PerRequest), 100*c.Busy, c.Connections, waited)
 
 	for _, w := range c.Warnings {
 		p.line("WARNING\t%s", w)

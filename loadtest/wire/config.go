@@ -36,6 +36,8 @@ type Config struct {
 	Timeout time.Duration
 	// Pace is the shortest time between two starts; 0 means none.
 	Pace time.Duration
+	// Spin is how long an open loop does not sleep before a request is due; 0 lets it sleep all the time.
+	Spin time.Duration
 	// HeadOnly tells that requests use HEAD, whose answers have no body.
 	HeadOnly bool
 	// Stream looks for server-sent events in answers.
@@ -87,6 +89,7 @@ type Stats struct {
 	Dials, DialErrors int64
 	Connections       int           // most at one time
 	CPU, Wall         time.Duration // of the thread
+	Spun              time.Duration // part of CPU that was spent on waiting without sleep
 	Cut               int64         // requests that were under way when the grace was over
 	Starved           int64         // requests that were due when no connection was free
 }

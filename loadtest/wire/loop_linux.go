@@ -178,7 +178,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 	cpu, wall := threadCPU(), time.Now()
 
-	defer func() { l.stats.CPU, l.stats.Wall = threadCPU()-cpu, time.Since(wall) }()
+	defer func() { l.stats.CPU, l.stats.Wall, l.stats.Spun = threadCPU()-cpu, time.Since(wall), l.poll.spun }()
 
 	if l.cfg.Schedule != nil {
 		l.draw()
@@ -208,9 +208,13 @@ func (l *Loop) turn(ctx, dialCtx context.Context) error {
 
 		l.topUp(dialCtx, now)
 
-		events, err := l.poll.wait(time.Duration(l.wakeAt(now) - now))
+		events, err := l.poll.wait(time.Duration(l.wakeAt(now)-now), l.spin())
 		if err != nil {
 			return err
+		}
+
+		if len(events) == 0 {
+			l.starve()
 		}
 
 		woken := false
@@ -243,11 +247,6 @@ func (l *Loop) dispatch(now int64) int64 {
 
 		c := l.pop()
 		if c == nil {
-			if l.cfg.Schedule != nil && !l.starved {
-				l.starved = true
-				l.grow()
-			}
-
 			break
 		}
 
@@ -263,6 +262,28 @@ func (l *Loop) dispatch(now int64) int64 {
 	}
 
 	return now
+}
+
+// starve notes that a request is due, that all answers that had come were read, and that no connection is free
+// nevertheless: from now on it is not this loop that keeps the request waiting.
+func (l *Loop) starve() {
+	if l.cfg.Schedule == nil || l.starved || len(l.free) > 0 {
+		return
+	}
+
+	if _, due := l.due(l.now()); due {
+		l.starved = true
+		l.grow()
+	}
+}
+
+// spin is how long not to sleep before the next moment.
+func (l *Loop) spin() time.Duration {
+	if l.cfg.Schedule == nil || l.over || l.starved {
+		return 0
+	}
+
+	return l.cfg.Spin
 }
 
 // due tells whether a request should start now, and when it was meant to.
@@ -398,9 +419,7 @@ func (l *Loop) fail(intended, now int64, err error) {
 
 // send starts a request on a free connection and returns the time at which it did.
 func (l *Loop) send(c *conn, intended int64) int64 {
-	started := l.now()
-
-	raw, target := l.source.Append(l.scratch[:0], started)
+	raw, target := l.source.Append(l.scratch[:0], l.now())
 	if cap(raw) > cap(l.scratch) {
 		l.scratch = make([]byte, 0, 2*cap(raw))
 	}
@@ -415,6 +434,8 @@ func (l *Loop) send(c *conn, intended int64) int64 {
 		raw = l.frame
 	}
 
+	// What the request took to make is late in an open loop, and nobody's business in a closed one.
+	started := l.now()
 	if l.cfg.Schedule == nil {
 		intended = started
 	}

@@ -15,6 +15,7 @@ type poller struct {
 	ep, wake int
 	events   [256]unix.EpollEvent
 	coarse   bool // the kernel has no epoll_pwait2
+	spun     time.Duration
 }
 
 func newPoller() (*poller, error) {
@@ -74,9 +75,40 @@ func (p *poller) drainWake() {
 	unix.Read(p.wake, b[:]) //nolint:errcheck // empty is fine
 }
 
-// wait returns events, none if the time is over first.
-func (p *poller) wait(timeout time.Duration) ([]unix.EpollEvent, error) {
-	n, err := p.poll(max(timeout, 0))
+// wait returns events, none if the time is over first. The last part of the time, up to spin, it does not sleep:
+// a processor that sleeps takes tens of microseconds to wake up, most of all in a virtual machine.
+func (p *poller) wait(timeout, spin time.Duration) ([]unix.EpollEvent, error) {
+	timeout = max(timeout, 0)
+
+	if spin <= 0 || timeout == 0 {
+		return p.sleep(timeout)
+	}
+
+	began := time.Now()
+
+	if timeout > spin {
+		events, err := p.sleep(timeout - spin)
+		if len(events) > 0 || err != nil {
+			return events, err
+		}
+	}
+
+	return p.spin(began.Add(timeout))
+}
+
+// sleep waits in the kernel.
+func (p *poller) sleep(timeout time.Duration) ([]unix.EpollEvent, error) {
+	var (
+		n   int
+		err error
+	)
+
+	if timeout == 0 {
+		n, err = p.look()
+	} else {
+		n, err = p.block(timeout)
+	}
+
 	if errors.Is(err, unix.EINTR) {
 		return nil, nil
 	}
@@ -88,20 +120,50 @@ func (p *poller) wait(timeout time.Duration) ([]unix.EpollEvent, error) {
 	return p.events[:n], nil
 }
 
-func (p *poller) poll(timeout time.Duration) (int, error) {
-	if timeout == 0 || p.coarse {
-		if timeout > 0 {
-			// ppoll of the epoll descriptor is as precise as epoll_pwait2, and older.
-			ts := unix.NsecToTimespec(int64(timeout))
-			if _, err := unix.Ppoll([]unix.PollFd{{Fd: int32(p.ep), Events: unix.POLLIN}}, &ts, nil); err != nil {
-				return 0, err //nolint:wrapcheck // the caller does
-			}
+// spin looks for events until the time has come. Between two looks it offers the processor to whoever wants it.
+func (p *poller) spin(end time.Time) ([]unix.EpollEvent, error) {
+	// What one look and one offer take at most; if it was longer, somebody else had the processor.
+	const own = 5 * time.Microsecond
+
+	for now := time.Now(); ; {
+		events, err := p.sleep(0)
+		if len(events) > 0 || err != nil {
+			return events, err
 		}
 
-		return unix.EpollWait(p.ep, p.events[:], 0) //nolint:wrapcheck // the caller does
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) //nolint:errcheck // cannot fail
+
+		then := now
+		now = time.Now()
+		p.spun += min(now.Sub(then), own)
+
+		if !now.Before(end) {
+			return nil, nil
+		}
+	}
+}
+
+// look does not wait. A call that returns at once needs none of what the runtime does around calls that may not.
+func (p *poller) look() (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
 	}
 
+	return int(n), nil
+}
+
+func (p *poller) block(timeout time.Duration) (int, error) {
 	ts := unix.NsecToTimespec(int64(timeout))
+
+	if p.coarse {
+		// ppoll of the epoll descriptor is as precise as epoll_pwait2, and older.
+		if _, err := unix.Ppoll([]unix.PollFd{{Fd: int32(p.ep), Events: unix.POLLIN}}, &ts, nil); err != nil {
+			return 0, err //nolint:wrapcheck // the caller does
+		}
+
+		return p.look()
+	}
 
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep),
 		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
@@ -109,7 +171,7 @@ func (p *poller) poll(timeout time.Duration) (int, error) {
 	if errno == unix.ENOSYS {
 		p.coarse = true
 
-		return p.poll(timeout)
+		return p.block(timeout)
 	}
 
 	if errno != 0 {
