@@ -18,6 +18,7 @@ type boundSession struct {
 	e        *Engine
 	provider string
 	face     face
+	layout   *layout
 	ort      *ortgo.DynamicAdvancedSession
 
 	mu     sync.Mutex // guards closed and idle
@@ -166,7 +167,7 @@ func (e *Engine) openBound(spec engine.LoadSpec, p provider, f *face, file, save
 		return nil, notLoaded(spec, p, file, said(err))
 	}
 
-	return &boundSession{e: e, provider: p.name, face: *f, ort: s}, nil
+	return &boundSession{e: e, provider: p.name, face: *f, layout: newLayout(f), ort: s}, nil
 }
 
 // Inputs implements engine.Session.
@@ -199,9 +200,11 @@ func (s *boundSession) Close() error {
 
 	s.idle = nil
 
-	err = join(err, s.ort.Destroy())
+	err = join(err, apart(func() error {
+		defer trim()
 
-	trim()
+		return s.ort.Destroy() //nolint:wrapcheck // wrapped below
+	}))
 
 	if err != nil {
 		return fmt.Errorf("close session: %w", err)
@@ -257,7 +260,7 @@ func (s *boundSession) give(o *ortgo.RunOptions) {
 	}
 }
 
-// Run implements engine.Session. Outputs are Go's memory, so release has nothing to do.
+// Run implements engine.Session.
 func (s *boundSession) Run(ctx context.Context, in []engine.Tensor, outputs []string) ([]engine.Tensor, func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("run model: %w", err)
@@ -281,26 +284,59 @@ func (s *boundSession) Run(ctx context.Context, in []engine.Tensor, outputs []st
 		return nil, nil, err
 	}
 
-	values := make([]ortgo.Value, len(s.face.outputs))
-	defer destroy(values)
+	p := s.layout.plan(in, &held)
+	defer func() { destroy(p.values) }()
 
-	if err := s.exec(ctx, options, held.values, values); err != nil {
+	if err := s.exec(ctx, options, held.values, p); err != nil {
+		s.layout.drop(p)
+
 		return nil, nil, err
+	}
+
+	if !p.some {
+		s.layout.learn(in, p.values)
 	}
 
 	out := make([]engine.Tensor, len(chosen))
 
 	for i, j := range chosen {
-		if out[i], err = read(s.face.outputs[j].Name, values[j]); err != nil {
+		if out[i], err = s.layout.tensor(p, j); err != nil {
+			s.layout.drop(p)
+
 			return nil, nil, err
 		}
 	}
 
-	return out, func() {}, nil
+	if !p.some {
+		return out, func() {}, nil
+	}
+
+	return out, sync.OnceFunc(func() { s.layout.free(p) }), nil
 }
 
-// exec runs the model; when ctx ends the run is terminated.
-func (s *boundSession) exec(ctx context.Context, o *ortgo.RunOptions, in, out []ortgo.Value) error {
+// exec runs the model. When an output turns out to have another shape than was laid out for it, the
+// model is run again, and the session lays out nothing any more.
+func (s *boundSession) exec(ctx context.Context, o *ortgo.RunOptions, in []ortgo.Value, p *plan) error {
+	err := s.once(ctx, o, in, p.values)
+	if err != nil && p.some && ctx.Err() == nil && mistaken(err.Error()) {
+		s.layout.off.Store(true)
+		s.layout.drop(p)
+
+		err = s.once(ctx, o, in, p.values)
+	}
+
+	switch {
+	case err == nil:
+		return nil
+	case strings.HasPrefix(err.Error(), "Error running network"):
+		return runError(ctx, said(err))
+	default: // the model ran, and an output is not what the model says of it
+		return fault.Wrap(fault.BackendFailed, err, "An output of the model does not have the shape or type that the model declares: %s", said(err))
+	}
+}
+
+// once runs the model; when ctx ends the run is terminated.
+func (s *boundSession) once(ctx context.Context, o *ortgo.RunOptions, in, out []ortgo.Value) error {
 	finish := watch(ctx, func(on bool) {
 		set := o.UnsetTerminate
 		if on {
@@ -311,17 +347,7 @@ func (s *boundSession) exec(ctx context.Context, o *ortgo.RunOptions, in, out []
 			s.e.log.Warn("run not terminated", slog.Any("error", err))
 		}
 	})
+	defer finish()
 
-	err := s.ort.RunWithOptions(in, out, o)
-
-	finish()
-
-	switch {
-	case err == nil:
-		return nil
-	case strings.HasPrefix(err.Error(), "Error running network"):
-		return runError(ctx, said(err))
-	default: // the model ran, and an output is not what the model says of it
-		return fault.Wrap(fault.BackendFailed, err, "An output of the model does not have the shape or type that the model declares: %s", said(err))
-	}
+	return s.ort.RunWithOptions(in, out, o) //nolint:wrapcheck // judged by the caller
 }

@@ -120,7 +120,7 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 	var first error
 
 	for i, p := range order {
-		s, err := e.loadWith(spec, p)
+		s, err := e.loadApart(spec, p)
 		if err == nil {
 			if i > 0 {
 				e.log.WarnContext(ctx, "execution provider not usable, fell back", slog.Any("wanted", order[0].name), slog.Any("used", p.name), slog.Any("reason", first.Error()))
@@ -140,6 +140,18 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 	}
 
 	return nil, first
+}
+
+func (e *Engine) loadApart(spec engine.LoadSpec, p provider) (s engine.Session, err error) {
+	err = apart(func() error {
+		defer trim() // what optimising the graph left behind
+
+		s, err = e.loadWith(spec, p)
+
+		return err
+	})
+
+	return s, err
 }
 
 func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (engine.Session, error) {

@@ -25,16 +25,18 @@ static OrtStatus *lib_init(sl_lib *lib) {
 }
 
 // Large blocks (weights, arenas) get mappings of their own, so that freeing a model really gives
-// its memory back. Left alone, glibc raises the threshold as it sees large blocks freed.
-static void tune_malloc(void) {
+// its memory back. Left alone, glibc raises the threshold as it sees large blocks freed. One
+// heap for all threads keeps the small blocks of a model together: in a heap for each thread
+// every model loaded leaves holes in another one. It is a constructor because a heap that exists
+// when the limit is set stays in use.
+__attribute__((constructor)) static void tune_malloc(void) {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
-  mallopt(M_ARENA_MAX, 2);
+  mallopt(M_ARENA_MAX, 1);
 #endif
 }
 
 char *sl_open(const char *path, sl_lib **out) {
-  tune_malloc();
   void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (handle == NULL) return strdup(dlerror());
 

@@ -130,8 +130,11 @@ func (s *shimSession) Close() error {
 
 	s.idle = nil
 
-	C.sl_session_free(s.e.lib, s.c)
-	trim()
+	return apart(func() error {
+		defer trim()
 
-	return nil
+		C.sl_session_free(s.e.lib, s.c)
+
+		return nil
+	})
 }
