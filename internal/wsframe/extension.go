@@ -45,6 +45,18 @@ func (o *Offers) Add(line []byte) {
 	}
 }
 
+// OffersWholeWindow reports whether a Sec-WebSocket-Extensions line of a client has an offer that a server may
+// accept which cannot make its own window smaller.
+func OffersWholeWindow(line []byte) bool {
+	for offer := range bytes.SplitSeq(line, []byte{','}) {
+		if p, ok := parseDeflate(offer, true); ok && !p.serverBits {
+			return true
+		}
+	}
+
+	return false
+}
+
 // Line is the offers for the engine, empty if there are none.
 func (o *Offers) Line() []byte { return o.list }
 

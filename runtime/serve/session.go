@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/wsframe"
 	"github.com/sluice-gateway/sluice/runtime/codec"
 )
 
@@ -41,7 +43,8 @@ type session struct {
 	room  *semaphore.Weighted // for messages
 	bytes *semaphore.Weighted
 
-	writing sync.Mutex // held while a message is written
+	writing sync.Mutex  // held while a message is written
+	ending  atomic.Bool // nothing is read any more, and what cannot be written does not matter
 }
 
 func newSession(srv *Server, ws *websocket.Conn, r route, cancel context.CancelFunc) *session {
@@ -83,39 +86,53 @@ func (a *App) socketRoute(path []byte) (route, error) {
 
 // read takes messages until the WebSocket ends.
 func (s *session) read(ctx context.Context) {
-	defer s.finish() //nolint:contextcheck // answers under way outlive the reading
+	err := s.messages(ctx)
+	s.ending.Store(true)
 
+	var v *wsframe.Violation
+	if errors.As(err, &v) {
+		s.bye(int(v.Code), v.Reason)
+	}
+
+	s.cancel()
+
+	// Without a close frame of its own the client may still be sending.
+	var closed *websocket.CloseError
+	if !errors.As(err, &closed) {
+		s.linger()
+	}
+
+	s.finish() //nolint:contextcheck // answers under way outlive the reading
+}
+
+// messages takes messages and has them answered. What it returns was told to the client, unless it is a violation.
+func (s *session) messages(ctx context.Context) error {
 	s.ws.SetReadLimit(s.app.cfg.MaxBody)
 
 	for {
 		kind, r, err := s.ws.NextReader()
 		if err != nil {
-			return // closed: the library has answered the close frame, or told what was wrong
+			return err //nolint:wrapcheck // judged by the caller
 		}
 
-		if s.room.Acquire(ctx, 1) != nil {
-			return
+		if err := s.room.Acquire(ctx, 1); err != nil {
+			return err //nolint:wrapcheck // as above
 		}
 
 		msg, err := s.message(r)
-		if err != nil {
-			s.room.Release(1)
-
-			return
-		}
-
-		if kind == websocket.TextMessage && !utf8.Valid(msg) {
-			s.room.Release(1)
-			s.bye(websocket.CloseInvalidFramePayloadData, "text is not valid UTF-8")
-
-			return
+		if err == nil && kind == websocket.TextMessage && !utf8.Valid(msg) {
+			err = errNotUTF8 // it was packed: the guard has judged all other text
 		}
 
 		size := min(int64(len(msg)), socketBytes)
-		if s.bytes.Acquire(ctx, size) != nil {
+		if err == nil {
+			err = s.bytes.Acquire(ctx, size)
+		}
+
+		if err != nil {
 			s.room.Release(1)
 
-			return
+			return err
 		}
 
 		s.srv.count.Add(1)
@@ -128,6 +145,30 @@ func (s *session) read(ctx context.Context) {
 			s.answer(ctx, kind == websocket.BinaryMessage, msg)
 		}()
 	}
+}
+
+//nolint:gochecknoglobals // constant
+var (
+	errNotUTF8 = &wsframe.Violation{Code: wsframe.CodeNotUTF8, Reason: "text is not valid UTF-8"}
+	errTooBig  = &wsframe.Violation{Code: wsframe.CodeTooBig, Reason: "the message is too big"}
+)
+
+// socketLinger is how long a client that is cut off may take to read why.
+const socketLinger = time.Second
+
+// linger takes what the client still sends: closing a connection with unread bytes would take the close frame
+// back that is on its way.
+func (s *session) linger() {
+	g, ok := s.ws.NetConn().(*guard)
+	if !ok {
+		panic("BUG: a session without a guard")
+	}
+
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil || g.Conn.SetReadDeadline(time.Now().Add(socketLinger)) != nil {
+		return
+	}
+
+	_, _ = io.Copy(io.Discard, g.Conn) // until it hangs up or the time is over
 }
 
 // finish ends what is still worked on and waits for it.
@@ -151,9 +192,7 @@ func (s *session) message(r io.Reader) ([]byte, error) {
 	}
 
 	if int64(b.Len()) > most {
-		s.bye(websocket.CloseMessageTooBig, "the message is too big")
-
-		return nil, errors.New("too big")
+		return nil, errTooBig
 	}
 
 	return b.Bytes(), nil
@@ -359,7 +398,7 @@ func (s *session) write(kind int, parts ...[]byte) {
 		err = s.writeParts(kind, parts)
 	}
 
-	if err != nil {
+	if err != nil && !s.ending.Load() {
 		s.srv.log.Debug("websocket answer", slog.Any("error", err))
 		s.cut()
 	}

@@ -78,12 +78,7 @@ func (k *sockets) accept(ctx *fasthttp.RequestCtx) {
 		return
 	}
 
-	req := &http.Request{Method: http.MethodGet, Host: string(ctx.Host()), Header: http.Header{}, URL: &url.URL{}}
-	for name, value := range ctx.Request.Header.All() {
-		if n := http.CanonicalHeaderKey(string(name)); strings.HasPrefix(n, "Sec-Websocket-") || n == "Upgrade" || n == "Connection" {
-			req.Header.Add(n, string(value))
-		}
-	}
+	req, packed := handshake(ctx)
 
 	ctx.HijackSetNoResponse(true)
 	ctx.Hijack(func(c net.Conn) {
@@ -91,8 +86,29 @@ func (k *sockets) accept(ctx *fasthttp.RequestCtx) {
 			c = u.UnsafeConn()
 		}
 
-		k.begin(c, req, target)
+		k.begin(newGuard(c, packed), req, target)
 	})
+}
+
+// handshake copies what the library wants to know, and tells whether it will agree to compression. The library
+// does not look at the parameters of an offer, and it could not keep to a smaller window.
+func handshake(ctx *fasthttp.RequestCtx) (req *http.Request, packed bool) {
+	req = &http.Request{Method: http.MethodGet, Host: string(ctx.Host()), Header: http.Header{}, URL: &url.URL{}}
+
+	for name, value := range ctx.Request.Header.All() {
+		switch n := http.CanonicalHeaderKey(string(name)); {
+		case n == "Sec-Websocket-Extensions":
+			packed = packed || wsframe.OffersWholeWindow(value)
+		case strings.HasPrefix(n, "Sec-Websocket-"), n == "Upgrade", n == "Connection":
+			req.Header.Add(n, string(value))
+		}
+	}
+
+	if packed {
+		req.Header.Set("Sec-Websocket-Extensions", wsframe.DeflateName)
+	}
+
+	return req, packed
 }
 
 // check judges the handshake and finds what the path names.
