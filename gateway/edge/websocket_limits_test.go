@@ -38,36 +38,36 @@ func TestHandshakesAreJudged(t *testing.T) {
 		status int
 		header string
 	}{
-		"good":                   {shake("/"), 101, ""},
-		"connection list":        {shake("/", "Connection: keep-alive, UPGRADE"), 101, ""},
-		"upgrade in capitals":    {shake("/", "Upgrade: WebSocket"), 101, ""},
-		"method":                 {post, 405, "Allow"},
-		"body":                   {body, 400, ""},
-		"HTTP/1.0":               {old, 400, ""},
-		"no connection":          {shake("/", "Connection: "), 400, ""},
-		"other connection":       {shake("/", "Connection: close"), 400, ""},
-		"no version":             {shake("/", "Sec-WebSocket-Version: "), 426, "Sec-Websocket-Version"},
-		"version 8":              {shake("/", "Sec-WebSocket-Version: 8"), 426, "Sec-Websocket-Version"},
-		"two versions":           {shake("/", "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8"), 426, "Sec-Websocket-Version"},
-		"no key":                 {shake("/", "Sec-WebSocket-Key: "), 400, ""},
-		"short key":              {shake("/", "Sec-WebSocket-Key: c2hvcnQ="), 400, ""},
-		"long key":               {shake("/", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE="), 400, ""},
-		"key that is no base64":  {shake("/", "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="), 400, ""},
-		"two keys":               {shake("/", "Sec-WebSocket-Key: "+sampleKey+"\r\nSec-WebSocket-Key: "+sampleKey), 400, ""},
-		"empty subprotocol":      {shake("/", "Sec-WebSocket-Protocol: a,,b"), 400, ""},
-		"subprotocol twice":      {shake("/", "Sec-WebSocket-Protocol: a, a"), 400, ""},
-		"no token":               {shake("/", "Sec-WebSocket-Protocol: a b"), 400, ""},
-		"unknown subprotocol":    {shake("/", "Sec-WebSocket-Protocol: unknown"), 101, ""},
-		"unknown extension":      {shake("/", "Sec-WebSocket-Extensions: x-zip; a=1"), 101, ""},
-		"malformed extension":    {shake("/", "Sec-WebSocket-Extensions: ;;,="), 101, ""},
-		"own origin":             {shake("/", "Origin: https://gw.example"), 101, ""},
-		"allowed origin":         {shake("/", "Origin: https://a.good.example"), 101, ""},
-		"allowed origin, port":   {shake("/", "Origin: http://other.example:8080"), 101, ""},
-		"other origin":           {shake("/", "Origin: https://evil.example"), 403, ""},
-		"suffix of an origin":    {shake("/", "Origin: https://evilgood.example"), 403, ""},
-		"origin in the clear":    {shake("/", "Origin: http://a.good.example"), 403, ""},
-		"opaque origin":          {shake("/", "Origin: null"), 403, ""},
-		"path outside of a path": {strings.Replace(shake("/"), "/svc/", "/none/", 1), 404, ""},
+		"good":                  {shake("/"), 101, ""},
+		"connection list":       {shake("/", "Connection: keep-alive, UPGRADE"), 101, ""},
+		"upgrade in capitals":   {shake("/", "Upgrade: WebSocket"), 101, ""},
+		"method":                {post, 405, "Allow"},
+		"body":                  {body, 400, ""},
+		"HTTP/1.0":              {old, 400, ""},
+		"no connection":         {shake("/", "Connection: "), 400, ""},
+		"other connection":      {shake("/", "Connection: close"), 400, ""},
+		"no version":            {shake("/", "Sec-WebSocket-Version: "), 426, "Sec-Websocket-Version"},
+		"version 8":             {shake("/", "Sec-WebSocket-Version: 8"), 426, "Sec-Websocket-Version"},
+		"two versions":          {shake("/", "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8"), 426, "Sec-Websocket-Version"},
+		"no key":                {shake("/", "Sec-WebSocket-Key: "), 400, ""},
+		"short key":             {shake("/", "Sec-WebSocket-Key: c2hvcnQ="), 400, ""},
+		"long key":              {shake("/", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE="), 400, ""},
+		"key that is no base64": {shake("/", "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="), 400, ""},
+		"two keys":              {shake("/", "Sec-WebSocket-Key: "+sampleKey+"\r\nSec-WebSocket-Key: "+sampleKey), 400, ""},
+		"empty subprotocol":     {shake("/", "Sec-WebSocket-Protocol: a,,b"), 400, ""},
+		"subprotocol twice":     {shake("/", "Sec-WebSocket-Protocol: a, a"), 400, ""},
+		"no token":              {shake("/", "Sec-WebSocket-Protocol: a b"), 400, ""},
+		"unknown subprotocol":   {shake("/", "Sec-WebSocket-Protocol: unknown"), 101, ""},
+		"unknown extension":     {shake("/", "Sec-WebSocket-Extensions: x-zip; a=1"), 101, ""},
+		"malformed extension":   {shake("/", "Sec-WebSocket-Extensions: ;;,="), 101, ""},
+		"own origin":            {shake("/", "Origin: https://gw.example"), 101, ""},
+		"allowed origin":        {shake("/", "Origin: https://a.good.example"), 101, ""},
+		"allowed origin, port":  {shake("/", "Origin: http://other.example:8080"), 101, ""},
+		"other origin":          {shake("/", "Origin: https://evil.example"), 403, ""},
+		"suffix of an origin":   {shake("/", "Origin: https://evilgood.example"), 403, ""},
+		"origin in the clear":   {shake("/", "Origin: http://a.good.example"), 403, ""},
+		"opaque origin":         {shake("/", "Origin: null"), 403, ""},
+		"no such service":       {strings.Replace(shake("/"), "/svc/", "/none/", 1), 401, ""}, // not told without credentials
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,19 +246,19 @@ func TestSendersAreSlowedDown(t *testing.T) {
 
 	go func() {
 		for i := range 300 {
-			if c.Write(t.Context(), websocket.MessageText, fmt.Append(nil, i)) != nil {
+			if c.Write(t.Context(), websocket.MessageText, fmt.Appendf(nil, "%01000d", i)) != nil {
 				return
 			}
 		}
 	}()
 
 	for i := range 300 {
-		if _, b, err := c.Read(t.Context()); err != nil || string(b) != fmt.Sprint(i) {
+		if _, b, err := c.Read(t.Context()); err != nil || string(b) != fmt.Sprintf("%01000d", i) {
 			t.Fatalf("message %d: %q %v", i, b, err)
 		}
 	}
 
-	// Two seconds' worth may come at once.
+	// Two seconds' worth may come at once, and what one read brings.
 	if took := time.Since(began); took < 700*time.Millisecond {
 		t.Errorf("300 messages at 100 a second took %v", took)
 	}
@@ -407,7 +407,7 @@ func TestDrainSaysGoodByeToBothEnds(t *testing.T) {
 			}
 		}
 	}), func(c *edge.Config, _ *spec.Route) {
-		c.Drain.WSSpread, c.Drain.Deadline = ms(800), config.Duration(10*time.Second)
+		c.Drain.WebSocketSpread, c.Drain.Deadline = ms(800), config.Duration(10*time.Second)
 	})
 
 	open := make([]*websocket.Conn, 0, sockets)

@@ -128,7 +128,7 @@ var errFlood = &wsframe.Violation{Code: wsframe.CodePolicy, Reason: "too many co
 
 // control sends a control frame on, or keeps it if it is an answer to a question of ours.
 func (p *pump) control(h *wsframe.Header) error {
-	if !p.controls.take() {
+	if !p.mayControl(h.Op) {
 		return errFlood
 	}
 
@@ -152,6 +152,30 @@ func (p *pump) control(h *wsframe.Header) error {
 	p.judged = p.next
 
 	return nil
+}
+
+// mayControl counts a control frame. Pongs that answer pings of the other end are not the sender's choice.
+func (p *pump) mayControl(op wsframe.Opcode) bool {
+	switch op { //nolint:exhaustive // the others are data
+	case wsframe.OpClose:
+		return true
+	case wsframe.OpPong:
+		if p.owed.Add(-1) >= 0 {
+			return true
+		}
+
+		p.owed.Add(1)
+	}
+
+	if !p.controls.take() {
+		return false
+	}
+
+	if op == wsframe.OpPing {
+		p.tunnel.pumps[1-p.from.side].owed.Add(1)
+	}
+
+	return true
 }
 
 // ours reports whether a pong answers a ping of the relay itself.

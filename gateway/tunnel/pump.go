@@ -32,6 +32,7 @@ type pump struct {
 	frames   bucket
 	wholes   bucket
 	controls bucket
+	owed     atomic.Int64 // pings that went to this end and may be answered
 
 	messages, bytes atomic.Int64
 
