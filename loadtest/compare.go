@@ -24,7 +24,10 @@ type Ratio struct {
 	A, B      float64 // geometric means of the rounds
 	Ratio     float64
 	Low, High float64 // both 0 with fewer than two rounds
-	// Better is "A", "B", or "" if the interval holds 1.
+	// BootLow and BootHigh are the same for percentiles, from rounds drawn again and again and taken
+	// together. Both are 0 for other metrics and with fewer than three rounds.
+	BootLow, BootHigh float64
+	// Better is "A", "B", or "" if one of the intervals holds 1.
 	Better string
 }
 
@@ -38,6 +41,10 @@ func Compare(ctx context.Context, a, b Plan, rounds int) (*Comparison, error) {
 
 	for range rounds {
 		ra, err := Run(ctx, a)
+		if err != nil && ctx.Err() != nil && c.A != nil {
+			break // interrupted before its first request; what the other rounds found stays
+		}
+
 		if err != nil {
 			return nil, err
 		}
@@ -49,6 +56,12 @@ func Compare(ctx context.Context, a, b Plan, rounds int) (*Comparison, error) {
 		}
 
 		rb, err := Run(ctx, b)
+		if err != nil && ctx.Err() != nil {
+			c.keep(ra, nil)
+
+			break
+		}
+
 		if err != nil {
 			return nil, err
 		}
@@ -79,33 +92,49 @@ func (c *Comparison) judge() {
 		name   string
 		higher bool // is better
 		of     func(*Result) float64
+		q      float64 // of a percentile
 	}{
-		{"rate", true, func(r *Result) float64 { return r.Good }},
-		{"mean", false, func(r *Result) float64 { return float64(r.Latency.Mean()) }},
-		{"p50", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.5)) }},
-		{"p90", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.9)) }},
-		{"p99", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.99)) }},
+		{"rate", true, func(r *Result) float64 { return r.Good }, 0},
+		{"mean", false, func(r *Result) float64 { return float64(r.Latency.Mean()) }, 0},
+		{"p50", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.5)) }, 0.5},
+		{"p90", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.9)) }, 0.9},
+		{"p99", false, func(r *Result) float64 { return float64(r.Latency.Quantile(0.99)) }, 0.99},
 	} {
 		as, bs := make([]float64, 0, len(c.Rounds)), make([]float64, 0, len(c.Rounds))
+		ha, hb := make([]*measure.Histogram, 0, len(c.Rounds)), make([]*measure.Histogram, 0, len(c.Rounds))
 
 		for _, round := range c.Rounds {
 			as, bs = append(as, m.of(round[0])), append(bs, m.of(round[1]))
+			ha, hb = append(ha, round[0].Latency), append(hb, round[1].Latency)
 		}
 
 		if r, ok := ratioOf(as, bs); ok {
 			r.Metric = m.name
+			if m.q > 0 {
+				r.BootLow, r.BootHigh = bootstrap(m.q, ha, hb)
+			}
+
 			r.judge(m.higher)
 			c.Ratios = append(c.Ratios, r)
 		}
 	}
 }
 
+// judge claims a difference only if no interval holds 1.
 func (r *Ratio) judge(higher bool) {
+	low, high := r.Low, r.High
+	if low == 0 && high == 0 {
+		return
+	}
+
+	if r.BootHigh > 0 {
+		low, high = min(low, r.BootLow), max(high, r.BootHigh)
+	}
+
 	switch {
-	case r.Low == 0 && r.High == 0:
-	case r.Low > 1 && higher, r.High < 1 && !higher:
+	case low > 1 && higher, high < 1 && !higher:
 		r.Better = "B"
-	case r.High < 1, r.Low > 1:
+	case high < 1, low > 1:
 		r.Better = "A"
 	}
 }

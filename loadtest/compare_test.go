@@ -2,6 +2,7 @@ package loadtest_test
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +51,15 @@ func TestComparisonRunsInTurnAndFindsTheSlowerOne(t *testing.T) {
 	for _, r := range c.Ratios {
 		if r.Low > r.Ratio || r.High < r.Ratio || r.Low <= 0 {
 			t.Errorf("%+v: the interval does not hold the ratio", r)
+		}
+
+		percentile := strings.HasPrefix(r.Metric, "p")
+		if percentile != (r.BootHigh > 0) || r.BootLow > r.BootHigh || (percentile && r.BootHigh < 1) {
+			t.Errorf("%+v: the interval by bootstrap", r)
+		}
+
+		if r.Metric == "p50" && (r.BootLow < 1.5 || r.BootHigh > 10) {
+			t.Errorf("%+v: 10 ms against 2 ms", r)
 		}
 
 		if (r.Metric == "rate" || r.Metric == "p50" || r.Metric == "mean") && r.Better != "A" {

@@ -35,6 +35,8 @@ type SearchResult struct {
 	// Miss is the lowest rate that misses it, 0 if none did.
 	Miss   float64
 	Trials []SearchStep
+	// Cut is the trial that an interrupt ended, nil if there was none. It is not judged.
+	Cut *Result
 }
 
 // keepsUp tells whether the server was not falling behind when the time was over: one that does so
@@ -79,11 +81,17 @@ type search struct {
 func (s *search) run(ctx context.Context) error {
 	for rate := s.cfg.Low; rate > 0 && len(s.res.Trials) < s.cfg.Trials; rate = s.next() {
 		r, err := s.trial(ctx, rate)
+		if err != nil && ctx.Err() != nil && len(s.res.Trials) > 0 {
+			return nil //nolint:nilerr // interrupted before its first request
+		}
+
 		if err != nil {
 			return fmt.Errorf("search at %.4g/s: %w", rate, err)
 		}
 
 		if r.Interrupted {
+			s.res.Cut = r
+
 			return nil // what is known is the result
 		}
 

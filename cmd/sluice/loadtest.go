@@ -9,8 +9,11 @@ import (
 	"github.com/sluice-gateway/sluice/loadtest/command"
 )
 
-// exitMissed is the status of a load test whose SLO was not held.
-const exitMissed = 3
+// Statuses of a load test that could be done.
+const (
+	exitMissed = 3 // the SLO was not held
+	exitWorse  = 4 // it is worse than its baseline
+)
 
 // loadtestCommand maps the errors of the load tool to exit statuses.
 func loadtestCommand() *cobra.Command {
@@ -31,6 +34,8 @@ func statusOf(err error) error {
 		return usageError{err}
 	case errors.Is(err, command.ErrMissed):
 		return exitCodeError(exitMissed)
+	case errors.Is(err, command.ErrWorse):
+		return exitCodeError(exitWorse)
 	default:
 		return err
 	}

@@ -3,6 +3,8 @@ package command
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/internal/cli"
 	"github.com/sluice-gateway/sluice/loadtest"
+	"github.com/sluice-gateway/sluice/loadtest/report"
 )
 
 // UsageError is a mistake in the flags.
@@ -23,6 +26,11 @@ func (e *UsageError) Unwrap() error { return e.Err }
 
 // ErrMissed tells that the SLO was not held.
 var ErrMissed = errors.New("the SLO was missed")
+
+// ErrWorse tells that the run is worse than its baseline.
+var ErrWorse = errors.New("the run is worse than its baseline")
+
+var errEarly = errors.New("interrupted before any load")
 
 type flags struct {
 	// target
@@ -53,6 +61,7 @@ type flags struct {
 	// mode
 	slo, sweep, search, compare string
 	rounds                      int
+	baseline, tolerance         string
 
 	// output
 	json, csv, html string
@@ -70,7 +79,8 @@ func New(version string) *cobra.Command {
 at which a request was meant to start. Before any load one request is sent to see whether the target answers.
 
 It never follows redirects, and sends to no host that was not named on the command line, except to this machine.
-Exit status: 0, 1 when the test could not be done, 2 for wrong flags, 3 when the SLO was missed.`,
+Exit status: 0, 1 when the test could not be done, 2 for wrong flags, 3 when the SLO was missed, 4 when the run is
+worse than its baseline. An interrupt ends the run with a report of what was measured, which is judged in the same way.`,
 		Example: `  sluice loadtest --service digits --file 7.png --concurrency 8 --duration 30s
   sluice loadtest --url http://127.0.0.1:9000/ --rate 5000 --slo p99=20ms,error=0.1% --html report.html
   sluice loadtest --service digits --v2 binary --search 100:20000 --slo p99=20ms
@@ -164,6 +174,8 @@ func (f *flags) modeFlags(cmd *cobra.Command) {
 	fl.StringVar(&f.search, "search", "", "find the highest rate that holds the SLO: LOW or LOW:HIGH")
 	fl.StringVar(&f.compare, "compare", "", "second target, run in turn with the first: A B A B")
 	fl.IntVar(&f.rounds, "rounds", rounds, "rounds of a comparison; --duration is the time for each target in all of them")
+	fl.StringVar(&f.baseline, "baseline", "", "hold the run against this JSON report of an earlier one; exit status 4 if it is worse")
+	fl.StringVar(&f.tolerance, "tolerance", "10%", "how much worse than the baseline is fine, of each metric")
 	fl.StringVar(&f.json, "json", "", "write the report as JSON to this file, - for standard output")
 	fl.StringVar(&f.csv, "csv", "", "write a table with the columns of perf_analyzer, - for standard output")
 	fl.StringVar(&f.html, "html", "", "write a page with plots")
@@ -175,6 +187,9 @@ type parsed struct {
 	slo    loadtest.SLO
 	levels *levels
 	search *loadtest.SearchConfig
+	stored *report.Stored // nil without --baseline
+	// tolerance is a share.
+	tolerance float64
 }
 
 func (f *flags) parse(cmd *cobra.Command) (*parsed, error) {
@@ -208,7 +223,37 @@ func (f *flags) parse(cmd *cobra.Command) (*parsed, error) {
 		}
 	}
 
+	if f.baseline != "" {
+		if p.stored, p.tolerance, err = f.readBaseline(); err != nil {
+			return nil, usage("--baseline: %w", err)
+		}
+	}
+
 	return p, nil
+}
+
+// readBaseline reads the stored run before any load.
+func (f *flags) readBaseline() (*report.Stored, float64, error) {
+	number, percent := strings.CutSuffix(strings.TrimSpace(f.tolerance), "%")
+
+	tolerance, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if percent {
+		tolerance /= 100
+	}
+
+	if err != nil || !(tolerance >= 0 && tolerance < 1) {
+		return nil, 0, fmt.Errorf("--tolerance %s: want a share such as 10%%", f.tolerance)
+	}
+
+	file, err := os.Open(f.baseline)
+	if err != nil {
+		return nil, 0, err //nolint:wrapcheck // the error names the file
+	}
+	defer file.Close() //nolint:errcheck // read only
+
+	stored, err := report.ReadStored(f.baseline, file)
+
+	return stored, tolerance, err //nolint:wrapcheck // as above
 }
 
 // check finds flags that contradict each other.
@@ -235,6 +280,10 @@ func (f *flags) check(cmd *cobra.Command) error {
 		return usage("no target: give --url or --service")
 	case modes > 1:
 		return usage("--sweep, --search and --compare exclude each other")
+	case f.baseline != "" && modes > 0:
+		return usage("--baseline belongs to a single run: leave out --sweep, --search and --compare")
+	case f.baseline == "" && set("tolerance"):
+		return usage("--tolerance belongs to --baseline")
 	case bodies > 1:
 		return usage("--body, --file and --v2 exclude each other")
 	case set("rate") && !(f.rate > 0):

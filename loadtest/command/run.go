@@ -57,19 +57,29 @@ func (f *flags) run(cmd *cobra.Command, version string) error {
 	s.report = &report.Report{Version: version, Command: append([]string{"sluice"}, os.Args[1:]...), Started: time.Now().Round(time.Millisecond), SLO: p.slo}
 	hideSecrets(s.report.Command)
 
-	if err := s.do(ctx); err != nil {
+	err = s.do(ctx)
+
+	// What an interrupt cuts short is no mistake of the target.
+	if s.report.Interrupted = ctx.Err() != nil; err != nil && s.report.Interrupted {
+		err = errEarly
+	} else if err != nil {
 		return errors.Join(err, files.discard())
 	}
 
-	if err := s.write(files); err != nil {
+	if werr := s.write(files); werr != nil {
+		return errors.Join(werr, err)
+	}
+
+	switch b := s.report.Baseline; {
+	case err != nil:
 		return err
-	}
-
-	if !s.report.Met() {
+	case !s.report.Met():
 		return ErrMissed
+	case b != nil && b.Worse:
+		return ErrWorse
+	default:
+		return nil
 	}
-
-	return nil
 }
 
 // do looks at the target and runs the load.
@@ -139,8 +149,21 @@ func (s *session) mode(ctx context.Context) error {
 		return s.compare(ctx)
 	}
 
-	res, err := s.single(ctx, s.plan(s.target))
+	p := s.plan(s.target)
+	stored := s.parsed.stored
+
+	if stored != nil {
+		if err := stored.Fits(&p); err != nil {
+			return usage("--baseline: %w", err)
+		}
+	}
+
+	res, err := s.single(ctx, p)
 	s.report.Main = res
+
+	if err == nil && stored != nil {
+		s.report.Baseline, err = stored.Compare(res, s.parsed.tolerance)
+	}
 
 	return err
 }
@@ -216,6 +239,10 @@ func (s *session) sweep(ctx context.Context) error {
 		}
 
 		res, err := s.single(ctx, p)
+		if err != nil && ctx.Err() != nil && s.report.Main != nil {
+			return nil //nolint:nilerr // interrupted before the first request of this level
+		}
+
 		if err != nil {
 			return err
 		}
@@ -277,6 +304,8 @@ func (s *session) search(ctx context.Context) error {
 	switch {
 	case res.Best != nil:
 		s.report.Main = res.Best.Result
+	case res.Cut != nil:
+		s.report.Main = res.Cut
 	case len(res.Trials) > 0:
 		s.report.Main = res.Trials[len(res.Trials)-1].Result
 	}

@@ -135,3 +135,22 @@ func (h *Histogram) Clone() *Histogram {
 
 	return c
 }
+
+// Bin is how many values fell into one step of the resolution.
+type Bin struct {
+	Value int64 // the greatest that counts as equal
+	Count int64
+}
+
+// Bins lists the steps that hold values, in ascending order.
+func (h *Histogram) Bins() []Bin {
+	var out []Bin
+
+	for _, b := range h.h.Distribution() {
+		if b.Count > 0 {
+			out = append(out, Bin{b.To, b.Count})
+		}
+	}
+
+	return out
+}

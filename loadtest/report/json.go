@@ -11,8 +11,13 @@ import (
 	"github.com/sluice-gateway/sluice/loadtest/measure"
 )
 
+// SchemaVersion is that of the JSON form. Fields are added under the same number; one that changes its meaning or
+// goes away makes a new one. docs/loadtest/report.v1.json describes it.
+const SchemaVersion = 1
+
 // document is the JSON form. The fields of the main run stand at the top, beside what is common to all.
 type document struct {
+	Schema  int       `json:"schema_version"`
 	Tool    string    `json:"tool"`
 	Version string    `json:"version"`
 	Command []string  `json:"command"`
@@ -23,11 +28,14 @@ type document struct {
 
 	*runDoc
 
+	Interrupted bool `json:"interrupted"`
+
 	Server     *serverDoc     `json:"server,omitempty"`
 	SLO        *sloDoc        `json:"slo,omitempty"`
 	Levels     []*runDoc      `json:"levels,omitempty"`
 	Search     *searchDoc     `json:"search,omitempty"`
 	Comparison *comparisonDoc `json:"comparison,omitempty"`
+	Baseline   *Baseline      `json:"baseline,omitempty"`
 	Notes      []string       `json:"notes,omitempty"`
 }
 
@@ -48,7 +56,7 @@ type runDoc struct {
 	Bytes           int64              `json:"bytes"`
 	Rate            float64            `json:"rate"`
 	GoodRate        float64            `json:"good_rate"`
-	Latency         map[string]float64 `json:"latency_ms"`
+	LatencyMS       map[string]float64 `json:"latency_ms"`
 	LatencyOK       map[string]float64 `json:"latency_succeeded_ms,omitempty"`
 	LatencyFailed   map[string]float64 `json:"latency_failed_ms,omitempty"`
 	FirstByte       map[string]float64 `json:"first_byte_ms,omitempty"`
@@ -160,7 +168,10 @@ type ratioDoc struct {
 	Ratio  float64 `json:"ratio_b_to_a"`
 	Low    float64 `json:"low95"`
 	High   float64 `json:"high95"`
-	Better string  `json:"better"`
+	// BootLow and BootHigh are 0 for metrics that are no percentiles, and with fewer than three rounds.
+	BootLow  float64 `json:"bootstrap_low95"`
+	BootHigh float64 `json:"bootstrap_high95"`
+	Better   string  `json:"better"`
 }
 
 // JSON writes the report as one JSON document.
@@ -178,7 +189,7 @@ func JSON(w io.Writer, r *Report) error {
 
 func documentOf(r *Report) *document {
 	d := &document{
-		Tool: "sluice loadtest", Version: r.Version, Command: r.Command, Target: r.Target, Method: r.Method,
+		Schema: SchemaVersion, Tool: "sluice loadtest", Version: r.Version, Command: r.Command, Target: r.Target, Method: r.Method,
 		Started: r.Started, Machine: thisMachine(), Notes: r.Notes,
 	}
 
@@ -186,6 +197,9 @@ func documentOf(r *Report) *document {
 		d.runDoc = runOf(r.Main)
 		d.SLO = sloOf(r)
 	}
+
+	d.Interrupted = r.Interrupted || (r.Main != nil && r.Main.Interrupted)
+	d.Baseline = r.Baseline
 
 	for _, l := range r.Levels {
 		d.Levels = append(d.Levels, runOf(l))
@@ -256,7 +270,7 @@ func comparisonOf(against string, c *loadtest.Comparison) *comparisonDoc {
 			unit = 1
 		}
 
-		d.Ratios = append(d.Ratios, ratioDoc{r.Metric, r.A / unit, r.B / unit, r.Ratio, r.Low, r.High, r.Better})
+		d.Ratios = append(d.Ratios, ratioDoc{r.Metric, r.A / unit, r.B / unit, r.Ratio, r.Low, r.High, r.BootLow, r.BootHigh, r.Better})
 	}
 
 	return d
@@ -267,7 +281,7 @@ func runOf(r *loadtest.Result) *runDoc {
 		Name: r.Name, Loop: "closed", Concurrency: r.Concurrency, InFlight: r.InFlight, WarmupSeconds: r.Warmup.Seconds(),
 		DurationSeconds: round(r.Elapsed.Seconds(), 6), Interrupted: r.Interrupted,
 		Requests: r.Requests, Succeeded: r.Requests - r.Failed, Failed: r.Failed, ErrorRate: r.ErrorRate(), Bytes: r.Bytes,
-		Rate: round(r.Rate, 3), GoodRate: round(r.Good, 3), Latency: latencies(r.Latency),
+		Rate: round(r.Rate, 3), GoodRate: round(r.Good, 3), LatencyMS: latencies(r.Latency),
 		FirstByte: latencies(r.FirstByte), Between: latencies(r.Gap),
 		Errors: []errorDoc{}, Timeline: []rowDoc{}, Windows: r.Windows, Stable: r.Stable,
 		Distribution: distribution(r.Latency), Client: clientOf(r),

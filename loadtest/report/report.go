@@ -27,7 +27,11 @@ type Report struct {
 	Comparison *loadtest.Comparison
 	// Against is the second target of a comparison.
 	Against string
-	Notes   []string
+	// Baseline holds the run against a stored one, nil if there is none.
+	Baseline *Baseline
+	// Interrupted tells that the test ended before its time.
+	Interrupted bool
+	Notes       []string
 }
 
 // Server is how the server spent its time, for one inference on average.

@@ -32,6 +32,12 @@ func Text(w io.Writer, r *Report) error {
 		p.slo(r)
 	}
 
+	p.baseline(r.Baseline)
+
+	if r.Interrupted && (r.Main == nil || !r.Main.Interrupted) {
+		p.line("interrupted\tthe test ended before its time")
+	}
+
 	for _, n := range r.Notes {
 		p.line("note\t%s", n)
 	}
@@ -231,7 +237,7 @@ func (p *printer) comparison(r *Report) {
 	p.line("A\t%s", r.Target)
 	p.line("B\t%s", r.Against)
 	p.line("")
-	p.line("metric\tA\tB\tratio B/A\t95 %% interval\t")
+	p.line("metric\tA\tB\tratio B/A\t95 %% interval\tby bootstrap\t")
 
 	for _, m := range c.Ratios {
 		a, b := short(time.Duration(m.A)), short(time.Duration(m.B))
@@ -244,12 +250,17 @@ func (p *printer) comparison(r *Report) {
 			interval = fmt.Sprintf("%.3f to %.3f", m.Low, m.High)
 		}
 
+		boot := "–"
+		if m.BootHigh > 0 {
+			boot = fmt.Sprintf("%.3f to %.3f", m.BootLow, m.BootHigh)
+		}
+
 		word := "no difference shown"
 		if m.Better != "" {
 			word = m.Better + " is better"
 		}
 
-		p.line("%s\t%s\t%s\t%.3f\t%s\t%s", m.Metric, a, b, m.Ratio, interval, word)
+		p.line("%s\t%s\t%s\t%.3f\t%s\t%s\t%s", m.Metric, a, b, m.Ratio, interval, boot, word)
 	}
 
 	p.run(c.A)
