@@ -49,6 +49,9 @@ type Request struct {
 	Remote netip.Addr
 	TLS    bool
 	Now    time.Time
+	// Suspect requests come from a source that failed often lately. What is costly to verify in
+	// them takes turns, so that a flood of forgeries cannot take all processors.
+	Suspect bool
 	// Body reads the body; called at most once, and only when a signature covers it.
 	Body func() ([]byte, error)
 }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -11,80 +10,6 @@ import (
 	"github.com/sluice-gateway/sluice/auth/sign"
 	"github.com/sluice-gateway/sluice/internal/fault"
 )
-
-// Config of a Verifier. Zero fields mean the default.
-type Config struct {
-	// TokenCache is how many verified tokens are remembered (default 16,384).
-	TokenCache int
-	// DomainTokens accepts tokens without a project. The edge does not; the management API does,
-	// and Authorize then refuses them for what belongs to a project.
-	DomainTokens bool
-
-	// Skew is how far X-Sdk-Date may be from now (default 15 minutes).
-	Skew time.Duration
-	// MaxSignedBody is how large a body under a signature may be (default 12 MiB).
-	MaxSignedBody int64
-
-	// LockAfter bad signatures in a row of one key from one source lock that pair for LockFor
-	// (default 5, 5 minutes). A source is an address cut to LockPrefix4 or LockPrefix6 bits
-	// (default 32 and 64). LockEntries bounds the table (default 8,192).
-	LockAfter                int
-	LockFor                  time.Duration
-	LockPrefix4, LockPrefix6 int
-	LockEntries              int
-
-	// ReplayEntries is how many used signatures are remembered; 0 turns the replay cache off. A
-	// client that sends the same request twice within a second signs it twice alike, and with
-	// the cache the second is refused.
-	ReplayEntries int
-
-	// PlainAppCodes takes app codes and app keys over plain HTTP as well.
-	PlainAppCodes bool
-	// RefuseAppKeys turns off authentication by app key alone.
-	RefuseAppKeys bool
-}
-
-func (c *Config) setDefaults() {
-	setDefault(&c.TokenCache, 16<<10)
-	setDefault(&c.Skew, 15*time.Minute)
-	setDefault(&c.MaxSignedBody, 12<<20)
-	setDefault(&c.LockAfter, 5)
-	setDefault(&c.LockFor, 5*time.Minute)
-	setDefault(&c.LockPrefix4, 32)
-	setDefault(&c.LockPrefix6, 64)
-	setDefault(&c.LockEntries, 8<<10)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
-
-func (c *Config) validate() error {
-	const maxEntries = 1 << 24
-
-	between := func(name string, value, low, high int64) error {
-		if value < low || value > high {
-			return fmt.Errorf("auth: %s is %d, want %d to %d", name, value, low, high)
-		}
-
-		return nil
-	}
-
-	return errors.Join(
-		between("TokenCache", int64(c.TokenCache), 1, maxEntries),
-		between("LockEntries", int64(c.LockEntries), 1, maxEntries),
-		between("ReplayEntries", int64(c.ReplayEntries), 0, maxEntries),
-		between("LockAfter", int64(c.LockAfter), 1, 1e6),
-		between("LockFor in ns", int64(c.LockFor), int64(time.Second), int64(24*time.Hour)),
-		between("LockPrefix4", int64(c.LockPrefix4), 1, 32),
-		between("LockPrefix6", int64(c.LockPrefix6), 1, 128),
-		between("Skew in ns", int64(c.Skew), int64(time.Second), int64(24*time.Hour)),
-		between("MaxSignedBody", c.MaxSignedBody, 1, 1<<32),
-	)
-}
 
 // Hooks report what a Verifier does. Nil fields are skipped. They are called on the request path.
 type Hooks struct {
@@ -105,18 +30,19 @@ type Verifier struct {
 	tokens  *tokenCache
 	locks   *lockout
 	replay  *replayCache // nil when off
-	scratch sync.Pool    // of *scratch
+	turns   *turns
+	scratch sync.Pool // of *scratch
 }
 
 // NewVerifier returns a Verifier.
 func NewVerifier(cfg Config, hooks Hooks) (*Verifier, error) {
-	cfg.setDefaults()
-
-	if err := cfg.validate(); err != nil {
-		return nil, err
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
 	}
 
-	v := &Verifier{cfg: cfg, hooks: hooks, tokens: newTokenCache(cfg.TokenCache), locks: newLockout(cfg)}
+	cfg = cfg.Defaults()
+
+	v := &Verifier{cfg: cfg, hooks: hooks, tokens: newTokenCache(cfg.TokenCache), locks: newLockout(cfg), turns: newTurns(cfg)}
 
 	if cfg.ReplayEntries > 0 {
 		v.replay = newReplayCache(cfg.ReplayEntries)
@@ -130,6 +56,7 @@ var (
 	anonymous         = Principal{Method: MethodNone}
 	errTypeNotAllowed = fault.New(fault.AuthTypeNotAllowed, "")
 	errForeignScheme  = fault.New(fault.AuthFormat, "")
+	errManySuspects   = fault.New(fault.TooManyRequests, "Too many requests from this network failed to authenticate.").After(time.Second)
 )
 
 // Verify tells who sends r. allowed is what the service accepts. The error is a *fault.Error.
@@ -154,7 +81,7 @@ func (v *Verifier) verify(d *Directory, r *Request, allowed AuthSet) (*Principal
 
 	if token := r.Header.Get("x-auth-token"); len(token) > 0 {
 		if allowed.Has(AllowToken) {
-			return v.verifyToken(d, token, r.Now)
+			return v.verifyToken(d, token, r)
 		}
 
 		otherKind = true
@@ -199,7 +126,8 @@ func (v *Verifier) verify(d *Directory, r *Request, allowed AuthSet) (*Principal
 	return nil, errNoCredentials
 }
 
-func (v *Verifier) verifyToken(d *Directory, token []byte, now time.Time) (*Principal, error) {
+func (v *Verifier) verifyToken(d *Directory, token []byte, r *Request) (*Principal, error) {
+	now := r.Now
 	hash, e := v.tokens.get(token)
 
 	if v.hooks.TokenCache != nil {
@@ -208,7 +136,7 @@ func (v *Verifier) verifyToken(d *Directory, token []byte, now time.Time) (*Prin
 
 	if e == nil {
 		var err error
-		if e, err = newTokenEntry(d, token, hash, now); err != nil {
+		if e, err = v.prove(d, token, hash, r); err != nil {
 			return nil, err
 		}
 
@@ -226,6 +154,18 @@ func (v *Verifier) verifyToken(d *Directory, token []byte, now time.Time) (*Prin
 	}
 
 	return &e.principal, nil
+}
+
+// prove verifies the signature of a token that is not remembered.
+func (v *Verifier) prove(d *Directory, token []byte, hash uint64, r *Request) (*tokenEntry, error) {
+	if r.Suspect {
+		if !v.turns.take() {
+			return nil, errManySuspects
+		}
+		defer v.turns.give()
+	}
+
+	return newTokenEntry(d, token, hash, r.Now)
 }
 
 // newTokenEntry verifies the signature.

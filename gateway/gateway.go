@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -150,10 +151,6 @@ func (w *walk) run() error {
 func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 	c, addr := w.call, w.call.Remote.Addr()
 
-	if err := w.g.limits.Arrive(addr, c.Start); err != nil {
-		return err
-	}
-
 	allowed := auth.AllowDefault
 	project, id := "", ""
 
@@ -165,11 +162,7 @@ func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 
 	p, err := w.plan.Guard.Verify(w.authRequest(), allowed)
 	if err != nil {
-		if fault.From(err).Code.Status() == 401 {
-			w.g.limits.Refused(addr, c.Start)
-		}
-
-		return err
+		return w.notAuthenticated(addr, err)
 	}
 
 	c.Record.Principal = p
@@ -195,12 +188,26 @@ func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 	return nil
 }
 
+// notAuthenticated counts against the source, and tells a source that fails too often to stop.
+// Only failures are refused so: a caller with good credentials beside a flood is served.
+func (w *walk) notAuthenticated(addr netip.Addr, err error) error {
+	if fault.From(err).Code.Status() != 401 {
+		return err
+	}
+
+	if late := w.g.limits.Refused(addr, w.call.Start); late != nil {
+		return late //nolint:wrapcheck // a fault
+	}
+
+	return err
+}
+
 // admit takes a ticket and refuses a body that is declared too long.
 func (w *walk) admit() error {
 	c := w.call
 
-	var who limit.Who
-	if p := c.Record.Principal; p != nil {
+	who := limit.Who{From: c.Remote.Addr()}
+	if p := c.Record.Principal; p != nil && p.Key != "" {
 		who = limit.Who{Principal: p.Key, App: p.AppID}
 	}
 

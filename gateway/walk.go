@@ -70,6 +70,7 @@ func (w *walk) authRequest() *auth.Request {
 	w.auth = auth.Request{
 		Method: c.Method, Path: c.Path, Query: c.Query, Host: c.Host, Header: c.Header,
 		Remote: c.Remote.Addr(), TLS: c.TLS, Now: c.Start, Body: w.readBody,
+		Suspect: w.g.limits.Suspect(c.Remote.Addr(), c.Start),
 	}
 
 	return &w.auth

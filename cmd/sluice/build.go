@@ -220,7 +220,7 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare limits: %w", err)
 	}
 
-	verifier, err := auth.NewVerifier(auth.Config{}, gatewaytel.Auth(b.registry))
+	verifier, err := auth.NewVerifier(b.settings.Auth.edge(), gatewaytel.Auth(b.registry))
 	if err != nil {
 		return fmt.Errorf("prepare authentication: %w", err)
 	}

@@ -33,6 +33,7 @@ type settings struct {
 	Control controlSettings `yaml:"control"`
 	Ops     opsSettings     `yaml:"ops"`
 	Runtime runtimeSettings `yaml:"runtime"`
+	Auth    authSettings    `yaml:"auth"`
 	// Admission and Routing are what holds for all services, or for those that say nothing else.
 	Admission admissionSettings `yaml:"admission"`
 	Routing   routingSettings   `yaml:"routing"`
@@ -130,7 +131,7 @@ func defaultSettings() settings {
 		Ops:     opsSettings{Address: "127.0.0.1:9090"},
 		Runtime: runtimeSettings{DrainDelay: config.Duration(1e9), Grace: config.Duration(60e9)},
 
-		Admission: defaultAdmission(), Routing: defaultRouting(),
+		Auth: defaultAuth(), Admission: defaultAdmission(), Routing: defaultRouting(),
 	}
 	s.Edge.HTTP, s.Edge.HTTPS = "127.0.0.1:8080", "127.0.0.1:8443"
 
@@ -176,7 +177,7 @@ func (s *settings) Validate() error {
 	}
 
 	errs = append(errs, config.Prefix("etcd", s.Etcd.validate()), config.Prefix("models", s.Models.validate()))
-	errs = append(errs, config.Prefix("edge", s.Edge.Validate()), s.validateTraffic())
+	errs = append(errs, config.Prefix("edge", s.Edge.Validate()), config.Prefix("auth", s.Auth.validate()), s.validateTraffic())
 
 	return errors.Join(errs...)
 }

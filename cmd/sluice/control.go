@@ -39,7 +39,7 @@ type controlPlane struct {
 // identity opens users, credentials and the model registry.
 func (b *builder) identity() error {
 	id, err := identity.Open(b.ctx, identity.Config{
-		BootstrapFile: filepath.Join(b.settings.DataDir, bootstrapFile),
+		BootstrapFile: filepath.Join(b.settings.DataDir, bootstrapFile), Auth: b.settings.Auth.control(),
 	}, b.store, b.ring, b.log)
 	if err != nil {
 		return fmt.Errorf("open identity: %w", err)

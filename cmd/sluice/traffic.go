@@ -23,9 +23,11 @@ type admissionSettings struct {
 	Concurrency int          `yaml:"concurrency"`
 	// SlotWait is how long a request waits for a slot of its service.
 	SlotWait config.Duration `yaml:"slot_wait"`
-	// FailedAuth is how many failed authentications a network (a /24 or a /56) may cause; a
-	// negative rate turns the bound off.
+	// FailedAuth is how many failed authentications a network (a /24 or a /56) may cause before
+	// further ones are told to come later; a negative rate turns the bound off.
 	FailedAuth rateSettings `yaml:"failed_auth"`
+	// Anonymous is what services that ask nobody's name give to one network in all.
+	Anonymous rateSettings `yaml:"anonymous"`
 	// MaxKeys bounds how many callers are remembered, of each kind.
 	MaxKeys int `yaml:"max_keys"`
 	// Headers adds X-RateLimit-* to answers.
@@ -89,7 +91,7 @@ func defaultRouting() routingSettings {
 func (a *admissionSettings) limits(hooks limit.Hooks) limit.Config {
 	return limit.Config{
 		Global: a.Global.rate(), Project: a.Project.rate(), Principal: a.Principal.rate(), App: a.App.rate(),
-		Service: a.Service.rate(), Source: a.FailedAuth.rate(), Concurrency: a.Concurrency,
+		Service: a.Service.rate(), Source: a.FailedAuth.rate(), Anonymous: a.Anonymous.rate(), Concurrency: a.Concurrency,
 		SlotWait: orNone(a.SlotWait), MaxKeys: a.MaxKeys, NoHeaders: !a.Headers, Hooks: hooks,
 	}
 }

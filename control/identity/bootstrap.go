@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -108,7 +109,7 @@ func (s *Service) bootstrapFile() (b Bootstrap, created bool, err error) {
 }
 
 func (s *Service) bootstrapOps(ctx context.Context, b Bootstrap) ([]store.Op, error) {
-	hash, err := s.hasher.hash(ctx, b.Password)
+	hash, err := s.hasher.hash(ctx, netip.Addr{}, b.Password)
 	if err != nil {
 		return nil, fmt.Errorf("hash password: %w", err)
 	}

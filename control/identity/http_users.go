@@ -160,7 +160,7 @@ func (s *Service) setPassword(r *web.Request, u *spec.User, password string) err
 		return err
 	}
 
-	hash, err := s.hasher.hash(r.Context(), password)
+	hash, err := s.hasher.hash(r.Context(), r.Remote(), password)
 	if err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (s *Service) changePassword(r *web.Request) (any, error) {
 		return nil, err
 	}
 
-	ok, err := s.hasher.verify(r.Context(), it.Value.PasswordHash, *in.User.OriginalPassword)
+	ok, err := s.hasher.verify(r.Context(), r.Remote(), it.Value.PasswordHash, *in.User.OriginalPassword)
 	if err != nil {
 		return nil, err
 	}

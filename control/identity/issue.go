@@ -129,7 +129,7 @@ func (s *Service) provePassword(ctx context.Context, id *identityBody, from neti
 	}
 
 	// An unknown or disabled user takes the same time and gives the same answer.
-	ok, err := s.hasher.verify(ctx, user.PasswordHash, u.Password)
+	ok, err := s.hasher.verify(ctx, from, user.PasswordHash, u.Password)
 	if err != nil {
 		return proven{}, err
 	}

@@ -11,6 +11,7 @@ const (
 	failuresPerUser   = 5   // wrong passwords in a row for one user from one source
 	failuresPerSource = 100 // for any users from one source, so that names cannot be tried through
 	lockFor           = 15 * time.Minute
+	goodFor           = 24 * time.Hour
 	maxTracked        = 16 << 10
 )
 
@@ -31,6 +32,7 @@ type lockKey struct {
 type lockEntry struct {
 	failures int
 	last     time.Time
+	good     time.Time // of the last right password
 }
 
 func newLockout(now func() time.Time) *lockout {
@@ -45,7 +47,15 @@ func (l *lockout) lockedFor(user string, addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	return max(l.left(lockKey{user, source}, failuresPerUser, now), l.left(lockKey{"", source}, failuresPerSource, now))
+	own := lockKey{user, source}
+	left := l.left(own, failuresPerUser, now)
+
+	// Who has proved to know the password from here is not one who tries names through.
+	if e := l.entries[own]; e != nil && now.Sub(e.good) < goodFor {
+		return left
+	}
+
+	return max(left, l.left(lockKey{"", source}, failuresPerSource, now))
 }
 
 func (l *lockout) left(k lockKey, limit int, now time.Time) time.Duration {
@@ -66,13 +76,7 @@ func (l *lockout) failed(user string, addr netip.Addr) {
 	defer l.mu.Unlock()
 
 	for _, k := range []lockKey{{user, source}, {"", source}} {
-		e := l.entries[k]
-		if e == nil {
-			l.makeRoom(now)
-
-			e = &lockEntry{}
-			l.entries[k] = e
-		}
+		e := l.entry(k, now)
 
 		if now.Sub(e.last) > lockFor {
 			e.failures = 0
@@ -84,12 +88,27 @@ func (l *lockout) failed(user string, addr netip.Addr) {
 }
 
 // succeeded forgets the failures of user from addr. Those of the source stay, so that an
-// attacker cannot clear them with an account of his own.
+// attacker cannot clear them with an account of his own; they do not hold for this user.
 func (l *lockout) succeeded(user string, addr netip.Addr) {
+	now := l.now()
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	delete(l.entries, lockKey{user, sourceOf(addr)})
+	*l.entry(lockKey{user, sourceOf(addr)}, now) = lockEntry{last: now, good: now}
+}
+
+// entry returns the entry of k, making it and room for it if need be.
+func (l *lockout) entry(k lockKey, now time.Time) *lockEntry {
+	e := l.entries[k]
+	if e == nil {
+		l.makeRoom(now)
+
+		e = &lockEntry{}
+		l.entries[k] = e
+	}
+
+	return e
 }
 
 // makeRoom drops what is over, and when nothing is, the oldest of a sample.

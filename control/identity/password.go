@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -18,12 +20,15 @@ import (
 )
 
 const (
-	saltBytes     = 16
-	hashBytes     = 32
-	hashWait      = 5 * time.Second
-	hashWaiters   = 64
-	maxPassword   = 128
-	leastPassword = 8
+	saltBytes   = 16
+	hashBytes   = 32
+	hashWait    = 5 * time.Second
+	hashWaiters = 64
+	// When half of the places are taken, a network that has hashPerNetwork gets no more, so that
+	// one cannot take them all.
+	hashPerNetwork = 16
+	maxPassword    = 128
+	leastPassword  = 8
 )
 
 // hashParams are the costs of a hash; they are part of it, so that they can change.
@@ -39,20 +44,31 @@ type hasher struct {
 	running chan struct{}
 	waiting chan struct{}
 	dummy   string // hash of nothing in particular, checked when there is no user
+
+	mu       sync.Mutex // guards networks
+	networks map[netip.Prefix]int
 }
 
 func newHasher(parallel int, params hashParams) *hasher {
 	h := &hasher{
-		params:  params,
-		running: make(chan struct{}, parallel),
-		waiting: make(chan struct{}, hashWaiters),
+		params:   params,
+		running:  make(chan struct{}, parallel),
+		waiting:  make(chan struct{}, hashWaiters),
+		networks: make(map[netip.Prefix]int),
 	}
 	h.dummy = h.compute(rand.Text())
 
 	return h
 }
 
-func (h *hasher) enter(ctx context.Context) error {
+func (h *hasher) enter(ctx context.Context, from netip.Addr) error {
+	network := networkOf(from)
+
+	if !h.come(network) {
+		return fault.New(fault.TooManyRequests, "Too many logins at once from this network.").After(time.Second)
+	}
+	defer h.leave(network)
+
 	select {
 	case h.waiting <- struct{}{}:
 		defer func() { <-h.waiting }()
@@ -73,9 +89,51 @@ func (h *hasher) enter(ctx context.Context) error {
 	}
 }
 
-// hash makes the PHC string of a password.
-func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx); err != nil {
+// come takes one of the places of a network.
+func (h *hasher) come(network netip.Prefix) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if h.networks[network] >= hashPerNetwork && len(h.waiting) >= hashWaiters/2 {
+		return false
+	}
+
+	h.networks[network]++
+
+	return true
+}
+
+func (h *hasher) leave(network netip.Prefix) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if h.networks[network]--; h.networks[network] == 0 {
+		delete(h.networks, network)
+	}
+}
+
+// networkOf is what one customer of a provider may have many addresses in.
+func networkOf(addr netip.Addr) netip.Prefix {
+	const bits4, bits6 = 24, 56
+
+	addr = addr.Unmap().WithZone("")
+
+	bits := bits6
+	if addr.Is4() {
+		bits = bits4
+	}
+
+	p, err := addr.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{} // the zero address, as of a Unix socket
+	}
+
+	return p
+}
+
+// hash makes the PHC string of a password. from is who asks.
+func (h *hasher) hash(ctx context.Context, from netip.Addr, password string) (string, error) {
+	if err := h.enter(ctx, from); err != nil {
 		return "", err
 	}
 	defer func() { <-h.running }()
@@ -84,8 +142,8 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 }
 
 // verify compares; phc "" costs as much as any other and never matches.
-func (h *hasher) verify(ctx context.Context, phc, password string) (bool, error) {
-	if err := h.enter(ctx); err != nil {
+func (h *hasher) verify(ctx context.Context, from netip.Addr, phc, password string) (bool, error) {
+	if err := h.enter(ctx, from); err != nil {
 		return false, err
 	}
 	defer func() { <-h.running }()

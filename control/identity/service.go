@@ -35,6 +35,8 @@ type Config struct {
 	// KeysPerUser bounds permanent access keys of a user (default 10), TemporaryKeysPerUser
 	// temporary ones (default 1,000).
 	KeysPerUser, TemporaryKeysPerUser int
+	// Auth is how credentials are verified; tokens without a project are taken as well.
+	Auth auth.Config
 	// Now is the clock (default time.Now).
 	Now func() time.Time
 }
@@ -48,6 +50,7 @@ func (c *Config) setDefaults() {
 	set(&c.ParallelHashes, 2)
 	set(&c.HashMemoryKiB, 19<<10)
 	set(&c.KeysPerUser, 10)
+	c.Auth.DomainTokens = true
 	set(&c.TemporaryKeysPerUser, 1000)
 
 	if c.Now == nil {
@@ -83,7 +86,7 @@ type Service struct {
 func Open(ctx context.Context, cfg Config, st *store.Store, ring *secretbox.Keyring, log *slog.Logger) (*Service, error) {
 	cfg.setDefaults()
 
-	verifier, err := auth.NewVerifier(auth.Config{DomainTokens: true}, auth.Hooks{})
+	verifier, err := auth.NewVerifier(cfg.Auth, auth.Hooks{})
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}

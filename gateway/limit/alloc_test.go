@@ -20,12 +20,11 @@ func TestAllocsAdmit(t *testing.T) {
 	var ticket limit.Ticket
 
 	if n := testing.AllocsPerRun(500, func() {
-		if l.Arrive(from, time.Now()) != nil || l.Admit(ctx, s, who, &ticket) != nil {
+		if l.Suspect(from, time.Now()) || l.Refused(from, time.Now()) != nil || l.Admit(ctx, s, who, &ticket) != nil {
 			t.Fatal("refused")
 		}
 
 		ticket.Release()
-		l.Refused(from, time.Now())
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

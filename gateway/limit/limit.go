@@ -6,9 +6,11 @@
 // service run at a time; a request may wait for one, shortly. A refusal is a 429 with
 // Retry-After and never says anything about the state of the platform.
 //
-// Before authentication a third bound holds: a source network (a /24 or a /56) that keeps
-// failing to authenticate is refused before any work is done for it. No other key is ever
-// taken from what a stranger sends, so that strangers cannot fill the tables.
+// A third bound holds for strangers: a source network (a /24 or a /56) that keeps failing to
+// authenticate is told to come later, and costly proofs of its requests have to queue. Who
+// does prove who it is comes in as ever: the neighbours of a flood are not its authors. What
+// services that ask nobody's name give to one network can be bounded too. No other key is
+// ever taken from what a stranger sends, so that strangers cannot fill the tables.
 //
 // Local keeps everything in this process. It has no goroutines and is safe for concurrent
 // use; a request locks the buckets of its own keys and nothing else.
@@ -27,18 +29,21 @@ import (
 // Limiter admits requests. Local is the one for a single gateway; one that shares its
 // buckets with other gateways has the same shape.
 type Limiter interface {
-	// Arrive is asked before authentication; it refuses a source that failed too often.
-	Arrive(from netip.Addr, now time.Time) error
-	// Refused tells that a request from this source did not authenticate.
-	Refused(from netip.Addr, now time.Time)
+	// Suspect reports, before authentication, that this source failed so often lately that
+	// nothing costly should be done for it at once.
+	Suspect(from netip.Addr, now time.Time) bool
+	// Refused tells that a request from this source did not authenticate. If there were too
+	// many of them, it returns the fault to answer with.
+	Refused(from netip.Addr, now time.Time) error
 	// Admit fills t or refuses with a fault. The caller releases t exactly once.
 	Admit(ctx context.Context, s *Service, who Who, t *Ticket) error
 }
 
-// Who is the authenticated caller; both are empty for a public service.
+// Who is the authenticated caller. At a service that asks nobody's name it is only From.
 type Who struct {
 	Principal string // auth.Principal.Key
 	App       string
+	From      netip.Addr // without Principal
 }
 
 // Rate is a token bucket. Zero PerSecond means no limit.
@@ -78,6 +83,8 @@ type Config struct {
 	// Source is how many failed authentications a source network may cause; default 200 a
 	// second, 2,000 at once. Negative PerSecond turns the bound off.
 	Source Rate
+	// Anonymous is what services that ask nobody's name give to one source network in all.
+	Anonymous Rate
 	// MaxKeys bounds each table of principals, apps and sources; default 100,000. When one is
 	// full, keys that were not used for long are forgotten.
 	MaxKeys int
@@ -92,6 +99,7 @@ type Bound uint8
 // Bounds.
 const (
 	BoundSource Bound = iota
+	BoundAnonymous
 	BoundPrincipal
 	BoundApp
 	BoundService
@@ -102,7 +110,7 @@ const (
 )
 
 //nolint:gochecknoglobals // constant table
-var boundNames = [NumBounds]string{"source", "principal", "app", "service", "project", "global", "slots"}
+var boundNames = [NumBounds]string{"source", "anonymous", "principal", "app", "service", "project", "global", "slots"}
 
 // String is the bound's metric label.
 func (b Bound) String() string {
@@ -146,7 +154,7 @@ func (c Config) Defaults() Config {
 func (c Config) Validate() error {
 	errs := []error{
 		c.Global.check("global"), c.Project.check("project"), c.Principal.check("principal"),
-		c.App.check("app"), c.Service.check("service"),
+		c.App.check("app"), c.Service.check("service"), c.Anonymous.check("anonymous"),
 	}
 	if c.Source.PerSecond >= 0 {
 		errs = append(errs, c.Source.check("source"))

@@ -441,46 +441,79 @@ func TestChangingLimitsKeepsTheFill(t *testing.T) {
 	})
 }
 
-func TestFailingSourceIsRefusedBeforeWork(t *testing.T) {
+func TestFailingSourcesAreSuspect(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLocal(t, limit.Config{Source: limit.Rate{PerSecond: 10, Burst: 20}})
 		bad := netip.MustParseAddr("203.0.113.5")
 
 		for range 20 {
-			if err := l.Arrive(bad, time.Now()); err != nil {
-				t.Fatal("refused too early")
+			if l.Suspect(bad, time.Now()) {
+				t.Fatal("suspect too early")
 			}
 
-			l.Refused(bad, time.Now())
+			if err := l.Refused(bad, time.Now()); err != nil {
+				t.Fatalf("refused too early: %v", err)
+			}
 		}
 
 		for addr, want := range map[string]bool{
 			"203.0.113.5": true, "203.0.113.250": true, "::ffff:203.0.113.9": true, "203.0.114.5": false, "2001:db8::1": false,
 		} {
-			err := l.Arrive(netip.MustParseAddr(addr), time.Now())
-			if (err != nil) != want {
-				t.Errorf("%s: got %v", addr, err)
+			from := netip.MustParseAddr(addr)
+			if got := l.Suspect(from, time.Now()); got != want {
+				t.Errorf("%s: suspect %v", addr, got)
 			}
 
-			if f := fault.From(err); err != nil && (f.Code != fault.TooManyRequests || f.RetryAfter <= 0) {
+			if !want {
+				continue
+			}
+
+			if f := fault.From(l.Refused(from, time.Now())); f == nil || f.Code != fault.TooManyRequests || f.RetryAfter <= 0 {
 				t.Errorf("%s: got %v", addr, f)
 			}
 		}
 
 		six := netip.MustParseAddr("2001:db8:1:200::1")
 		for range 20 {
-			l.Refused(six, time.Now())
+			_ = l.Refused(six, time.Now())
 		}
 
-		if l.Arrive(netip.MustParseAddr("2001:db8:1:2ff::9"), time.Now()) == nil || l.Arrive(netip.MustParseAddr("2001:db8:1:300::9"), time.Now()) != nil {
+		if !l.Suspect(netip.MustParseAddr("2001:db8:1:2ff::9"), time.Now()) || l.Suspect(netip.MustParseAddr("2001:db8:1:300::9"), time.Now()) {
 			t.Error("an IPv6 source is not a /56")
 		}
 
 		<-time.After(time.Second)
 
-		if l.Arrive(bad, time.Now()) != nil {
-			t.Error("still refused after a second")
+		if l.Suspect(bad, time.Now()) || l.Refused(bad, time.Now()) != nil {
+			t.Error("still suspect after a second")
+		}
+	})
+}
+
+// What a public service gives to one network does not depend on what it gives to others, and
+// callers with a name are not counted.
+func TestAnonymousCallersAreBoundedByNetwork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocal(t, limit.Config{Anonymous: limit.Rate{PerSecond: 1, Burst: 5}})
+		s := l.Service("s", "p", spec.Limits{})
+		from := func(addr string) limit.Who { return limit.Who{From: netip.MustParseAddr(addr)} }
+
+		if in, err := admit(t, l, s, from("203.0.113.5"), 20); in != 5 || fault.From(err).Code != fault.TooManyRequests {
+			t.Errorf("%d came in, want 5: %v", in, err)
+		}
+
+		if in, _ := admit(t, l, s, from("203.0.113.77"), 20); in != 0 {
+			t.Errorf("%d of its neighbour came in", in)
+		}
+
+		if in, _ := admit(t, l, s, from("198.51.100.1"), 5); in != 5 {
+			t.Errorf("%d of another network came in", in)
+		}
+
+		if in, _ := admit(t, l, s, limit.Who{Principal: "user:alice"}, 50); in != 50 {
+			t.Errorf("%d of a caller with a name came in", in)
 		}
 	})
 }
@@ -495,7 +528,7 @@ func TestTablesAreBounded(t *testing.T) {
 
 	for i := range 20_000 {
 		admit(t, l, s, limit.Who{Principal: fmt.Sprint("p", i), App: fmt.Sprint("a", i)}, 1)
-		l.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), time.Now())
+		_ = l.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), time.Now())
 	}
 
 	if n := l.Keys(); n > 3*640 {
@@ -532,7 +565,7 @@ func TestHooksTellWhichBoundRefused(t *testing.T) {
 	one := limit.Rate{PerSecond: 0.001, Burst: 1}
 	for want, cfg := range map[string]limit.Config{
 		"principal": {Principal: one}, "app": {App: one}, "service": {Service: one}, "project": {Project: one}, "global": {Global: one},
-		"slots": {Concurrency: 1, SlotWait: -1}, "source": {Source: one},
+		"slots": {Concurrency: 1, SlotWait: -1}, "source": {Source: one}, "anonymous": {Anonymous: one},
 	} {
 		got := ""
 		cfg.Hooks.Limited = func(b limit.Bound) { got += b.String() }
@@ -541,13 +574,16 @@ func TestHooksTellWhichBoundRefused(t *testing.T) {
 		from := netip.MustParseAddr("192.0.2.1")
 
 		for range 2 {
-			if l.Arrive(from, time.Now()) == nil {
-				l.Refused(from, time.Now())
-			}
+			_ = l.Refused(from, time.Now())
 
 			var ticket limit.Ticket
 
-			_ = l.Admit(t.Context(), s, limit.Who{Principal: "p", App: "a"}, &ticket)
+			who := limit.Who{Principal: "p", App: "a"}
+			if want == "anonymous" {
+				who = limit.Who{From: from}
+			}
+
+			_ = l.Admit(t.Context(), s, who, &ticket)
 		}
 
 		if got != want {

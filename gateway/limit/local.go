@@ -21,6 +21,7 @@ type Local struct {
 	principals *table
 	apps       *table
 	sources    *table
+	anonymous  *table
 
 	mu       sync.Mutex // guards projects
 	projects map[string]weak.Pointer[bucket]
@@ -49,6 +50,7 @@ func New(cfg Config) (*Local, error) {
 	l.principals = newTable(cfg.Principal, cfg.MaxKeys)
 	l.apps = newTable(cfg.App, cfg.MaxKeys)
 	l.sources = newTable(cfg.Source, cfg.MaxKeys)
+	l.anonymous = newTable(cfg.Anonymous, cfg.MaxKeys)
 
 	return l, nil
 }
@@ -116,14 +118,25 @@ func (l *Local) SetLimits(s *Service, limits spec.Limits) {
 	}
 }
 
-// Arrive implements Limiter.
-func (l *Local) Arrive(from netip.Addr, now time.Time) error {
+// Suspect implements Limiter.
+func (l *Local) Suspect(from netip.Addr, now time.Time) bool {
+	if !l.sources.limited() {
+		return false
+	}
+
+	b := l.sources.find(l.sources.source(from), now)
+
+	return b != nil && b.limiter.TokensAt(now) < 1
+}
+
+// Refused implements Limiter.
+func (l *Local) Refused(from netip.Addr, now time.Time) error {
 	if !l.sources.limited() {
 		return nil
 	}
 
-	b := l.sources.find(l.sources.source(from), now)
-	if b == nil || b.limiter.TokensAt(now) >= 1 {
+	b := l.sources.get(l.sources.source(from), now)
+	if b.limiter.AllowN(now, 1) {
 		return nil
 	}
 
@@ -132,19 +145,12 @@ func (l *Local) Arrive(from netip.Addr, now time.Time) error {
 	return b.tooMany(now, "Too many requests from this network failed to authenticate.")
 }
 
-// Refused implements Limiter.
-func (l *Local) Refused(from netip.Addr, now time.Time) {
-	if l.sources.limited() {
-		l.sources.get(l.sources.source(from), now).limiter.AllowN(now, 1)
-	}
-}
-
 // Keys is how many buckets of principals, apps, projects and sources are kept.
 func (l *Local) Keys() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	return l.principals.size() + l.apps.size() + l.sources.size() + len(l.projects)
+	return l.principals.size() + l.apps.size() + l.sources.size() + l.anonymous.size() + len(l.projects)
 }
 
 // Admit implements Limiter.
@@ -178,6 +184,11 @@ func (l *Local) rates(s *Service, who Who, t *Ticket) (Bound, error) {
 
 	if l.principals.limited() && who.Principal != "" &&
 		!c.take(BoundPrincipal, l.principals.get(l.principals.text(who.Principal), now)) {
+		return c.refuse(t)
+	}
+
+	if l.anonymous.limited() && who.Principal == "" &&
+		!c.take(BoundAnonymous, l.anonymous.get(l.anonymous.source(who.From), now)) {
 		return c.refuse(t)
 	}
 
