@@ -222,7 +222,10 @@ func TestLimitsEndWebSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			k := withEngine(t, echoEngine(t), func(c *edge.Config, r *spec.Route) { tc.change(&c.WebSocket, r) })
+			k := withEngine(t, echoEngine(t), func(c *edge.Config, r *spec.Route) {
+				c.WebSocket.CloseWait = ms(500)
+				tc.change(&c.WebSocket, r)
+			})
 			c, r, _ := k.handshaken(t, "/")
 
 			go tc.act(c)
@@ -357,9 +360,13 @@ func TestWebSocketSeats(t *testing.T) {
 			}
 
 			try := func() int {
-				_, resp, err := websocket.Dial(t.Context(), k.url("/"), nil)
+				c, resp, err := websocket.Dial(t.Context(), k.url("/"), nil)
 				if resp == nil {
 					t.Fatal(err)
+				}
+
+				if c != nil {
+					_ = c.CloseNow() // it was let in, that is all
 				}
 
 				return resp.StatusCode
@@ -369,7 +376,7 @@ func TestWebSocketSeats(t *testing.T) {
 				t.Errorf("the fourth: %d, want %d", got, tc.status)
 			}
 
-			if err := first.Close(1000, ""); err != nil {
+			if err := first.CloseNow(); err != nil {
 				t.Error(err)
 			}
 
