@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +42,8 @@ type Target struct {
 	// Dir and Env are for probes that run a command.
 	Dir string
 	Env []string
+	// User runs them, with the directory as its own; nil is ours.
+	User *syscall.Credential
 }
 
 // Report is what a probe found.
@@ -380,44 +381,4 @@ func describe(ctx context.Context, err error, pr probe) error {
 	}
 
 	return err
-}
-
-// execute runs a command; exit status 0 means able to serve.
-func execute(ctx context.Context, t Target, pr probe) result {
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", pr.command) //nolint:gosec // the package's own health command
-	cmd.Dir, cmd.Env = t.Dir, t.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-
-	out := &head{max: maxReason}
-	cmd.Stdout, cmd.Stderr = out, out
-
-	err := cmd.Run()
-	if err == nil {
-		return result{}
-	}
-
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return result{err: fmt.Errorf("no answer to a probe within %s", pr.timeout)}
-	}
-
-	if text := strings.TrimSpace(string(out.text)); text != "" {
-		err = fmt.Errorf("%w: %.200s", err, text)
-	}
-
-	return result{err: fmt.Errorf("health command: %w", err)}
-}
-
-// head keeps the first max bytes that are written to it.
-type head struct {
-	text []byte
-	max  int
-}
-
-// Write implements io.Writer; it never fails.
-func (h *head) Write(p []byte) (int, error) {
-	h.text = append(h.text, p[:min(len(p), h.max-len(h.text))]...)
-
-	return len(p), nil
 }

@@ -2,6 +2,7 @@ package health_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -246,6 +248,45 @@ func TestCommandsProbe(t *testing.T) {
 	}
 
 	expect(t, reports, health.Report{State: spec.InstanceReady})
+}
+
+func TestCommandRunsAsTheEnginesUser(t *testing.T) {
+	t.Parallel()
+
+	if os.Getuid() != 0 {
+		t.Skip("only root may change the user")
+	}
+
+	// The user may enter the last directory only.
+	above := t.TempDir()
+	dir := filepath.Join(above, "package")
+
+	if err := errors.Join(os.Chmod(above, 0o700), os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "here"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+
+	const nobody = 65534
+
+	was, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	reports := watch(t, health.Target{
+		Dir: dir, Env: os.Environ(), User: &syscall.Credential{Uid: nobody, Gid: nobody},
+		Config: &spec.PackageConfig{Health: &spec.Health{CheckMethod: "EXEC", Command: `ls here && id -u && test -e up`}},
+	})
+	expect(t, reports, health.Report{State: spec.InstanceLoading, Reason: "health command: exit status 1: here\n65534"})
+
+	if err := os.WriteFile(filepath.Join(dir, "up"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	expect(t, reports, health.Report{State: spec.InstanceReady})
+
+	if now, err := os.Getwd(); err != nil || now != was {
+		t.Errorf("our own directory is %s now, %v", now, err)
+	}
 }
 
 func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {

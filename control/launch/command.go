@@ -161,7 +161,7 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 
 	// The supervisor, who may enter the data directory, hands its working directory down to the user.
 	if name := m.Config.User; name != "" {
-		if _, err := credential(name); err != nil {
+		if p.user, err = credential(name); err != nil {
 			return nil, err
 		}
 
@@ -170,6 +170,10 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 
 	if limit := p.task.MemoryLimit; limit > 0 {
 		args = append(args, "--data-limit", strconv.FormatInt(limit, 10))
+	}
+
+	if p.cpus = p.owner.takeCPUs(p.task.CPULimit); len(p.cpus) > 0 {
+		args = append(args, "--cpus", cpuList(p.cpus))
 	}
 
 	args = append(args, "--")
@@ -262,6 +266,13 @@ func (l *Local) reservePort(port int) bool {
 	l.ports[port] = struct{}{}
 
 	return true
+}
+
+func (l *Local) takeCPUs(limit float64) []int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	return l.cpus.take(limit)
 }
 
 // credential finds the user that an engine runs as; name may be a number.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/direct"
@@ -118,6 +119,8 @@ type Task struct {
 	// MemoryLimit in bytes of all processes of the instance together; 0 means none. An
 	// instance that exceeds it is killed.
 	MemoryLimit int64
+	// CPULimit is how many processors a custom engine may use, rounded up; 0 means all.
+	CPULimit float64
 	// Direct, when set, opens a door past the gateway.
 	Direct *spec.Direct
 	// Notify hears every change of phase.
@@ -149,6 +152,8 @@ type Status struct {
 	// Dir and Env of a custom engine, for health checks that run a command.
 	Dir string
 	Env []string
+	// User that a custom engine runs as; nil is ours.
+	User *syscall.Credential
 	// Exit is set with PhaseEnded.
 	Exit *Exit
 }
@@ -202,9 +207,10 @@ type Local struct {
 	lifeline      *os.File
 	lifelineWrite *os.File
 
-	mu     sync.Mutex // guards procs, closed, ports
+	mu     sync.Mutex // guards procs, closed, ports, cpus
 	procs  map[string]*process
 	ports  map[int]struct{}
+	cpus   cpuSet
 	closed bool
 }
 
@@ -229,7 +235,7 @@ func NewLocal(cfg Config, log *slog.Logger) (*Local, error) {
 		cfg: cfg, log: log,
 		slots:    make(chan struct{}, cfg.ParallelStarts),
 		lifeline: r, lifelineWrite: w,
-		procs: map[string]*process{}, ports: map[int]struct{}{},
+		procs: map[string]*process{}, ports: map[int]struct{}{}, cpus: newCPUSet(),
 	}, nil
 }
 
@@ -390,4 +396,5 @@ func (l *Local) forget(p *process) {
 
 	delete(l.procs, p.task.ID)
 	delete(l.ports, p.port)
+	l.cpus.give(p.cpus)
 }

@@ -42,6 +42,8 @@ type process struct {
 	// relay is the door past the gateway of a custom engine, until its supervisor has it.
 	relay   *os.File
 	relayAt string
+	user    *syscall.Credential // of a custom engine, if not ours
+	cpus    []int               // that a custom engine is bound to; none for all
 
 	stopping chan struct{} // closed by the first stop
 	gone     chan struct{} // closed when the process is reaped
@@ -209,7 +211,7 @@ func (p *process) listen(ready *os.File) <-chan Status {
 	if ready == nil {
 		ch <- Status{
 			Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(p.port), Scheme: p.engineScheme(), Dir: p.cmd.Dir, Env: p.cmd.Env,
-			Direct: p.relayAt,
+			Direct: p.relayAt, User: p.user,
 		}
 
 		return ch

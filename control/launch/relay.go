@@ -29,6 +29,7 @@ type superviseOptions struct {
 	keySHA256 string
 	tls       direct.Files
 	user      string // to run the command as; empty: ourselves
+	cpus      string // to keep the command on; empty: all
 	dataLimit int64  // what the instance may use; 0: no limit
 }
 
@@ -46,6 +47,7 @@ func superviseArgs(args []string) (o superviseOptions, command []string, err err
 	fs.StringVar(&o.tls.Key, "cert-key", "", "")
 	fs.StringVar(&o.tls.ClientCA, "client-ca", "", "")
 	fs.StringVar(&o.user, "user", "", "")
+	fs.StringVar(&o.cpus, "cpus", "", "")
 	fs.Int64Var(&o.dataLimit, "data-limit", 0, "")
 
 	own := args

@@ -99,6 +99,12 @@ func (o *superviseOptions) confine(attr *syscall.SysProcAttr) (err error) {
 		}
 	}
 
+	if o.cpus != "" {
+		if err := bind(o.cpus); err != nil {
+			return err
+		}
+	}
+
 	// A dump of an engine helps nobody here, and may fill the disk.
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0}
 	if o.dataLimit > 0 {

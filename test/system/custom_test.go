@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,7 @@ type about struct {
 	User   string
 	PID    int
 	TLS    bool
+	CPUs   int
 	Header http.Header
 	Host   string
 	URI    string
@@ -249,6 +251,8 @@ func TestCustomEngineIsConfined(t *testing.T) {
 	config := map[string]any{}
 	if os.Getuid() == 0 {
 		config["user"] = "nobody"
+		// It runs as the engine's user, within the package, which others may not see from above.
+		config["health"] = map[string]any{"check_method": "EXEC", "command": `test "$(id -un)" = nobody && test -e config.json && test -n "$PORT"`}
 	}
 
 	dir := engineDir(t, "test/system/engine", engineConfig(config))
@@ -263,6 +267,10 @@ func TestCustomEngineIsConfined(t *testing.T) {
 	url := s.Edge + "/v1/infers/" + id
 	if got := s.about(url); config["user"] != nil && got.User != "nobody" {
 		t.Errorf("it runs as %q", got.User)
+	}
+
+	if got := s.about(url); runtime.NumCPU() > 1 && got.CPUs != 1 {
+		t.Errorf("it may use %d processors", got.CPUs)
 	}
 
 	s.try("POST", url+"/eat?mb=200", nil)

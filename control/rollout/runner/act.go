@@ -54,7 +54,7 @@ func (r *Runner) start(id string, m *spec.Model, inst spec.Instance) {
 	}
 
 	err := r.launcher.Start(launch.Task{
-		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs, MemoryLimit: memoryLimit(entry), Direct: entry.Direct,
+		ID: inst.ID, ServiceID: id, Model: m, Envs: entry.Envs, MemoryLimit: memoryLimit(entry), CPULimit: cpuLimit(entry), Direct: entry.Direct,
 		Notify: func(st launch.Status) { r.heard(id, m, st) },
 	})
 	if err != nil {
@@ -69,6 +69,15 @@ func memoryLimit(e *spec.Entry) int64 {
 	}
 
 	return int64(e.CustomSpec.Memory) << 20
+}
+
+// cpuLimit is how many processors it allows.
+func cpuLimit(e *spec.Entry) float64 {
+	if e.CustomSpec == nil {
+		return 0
+	}
+
+	return e.CustomSpec.CPU
 }
 
 // attach observes a fixed address, which has no process.
@@ -126,7 +135,7 @@ func (r *Runner) listening(id string, m *spec.Model, st launch.Status) {
 
 	o.target = health.Target{
 		Network: st.Network, Address: st.Address, Scheme: st.Scheme,
-		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: st.Dir, Env: st.Env,
+		Config: &m.Config, Worker: m.Engine() == spec.EngineONNX, Dir: st.Dir, Env: st.Env, User: st.User,
 	}
 	r.probe(id, st.ID, o)
 }

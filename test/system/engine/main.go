@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (e *engine) about(w http.ResponseWriter, r *http.Request) {
 	}
 
 	_ = json.NewEncoder(w).Encode(map[string]any{
-		"args": os.Args[1:], "dir": dir, "env": env, "user": name, "pid": os.Getpid(), "tls": r.TLS != nil,
+		"args": os.Args[1:], "dir": dir, "env": env, "user": name, "pid": os.Getpid(), "tls": r.TLS != nil, "cpus": runtime.NumCPU(),
 		"header": r.Header, "host": r.Host, "uri": r.RequestURI,
 	})
 }

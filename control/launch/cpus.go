@@ -1,0 +1,88 @@
+package launch
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cpuSet is the set of processors that engines with a limit are spread over.
+type cpuSet struct {
+	all  []int       // those that this process may use
+	used map[int]int // how many engines were given each
+}
+
+func newCPUSet() cpuSet {
+	s := cpuSet{used: map[int]int{}}
+
+	var mask unix.CPUSet
+	if unix.SchedGetaffinity(0, &mask) != nil {
+		return s // then nothing is bounded
+	}
+
+	for i := range len(mask) * strconv.IntSize {
+		if mask.IsSet(i) {
+			s.all = append(s.all, i)
+		}
+	}
+
+	return s
+}
+
+// take chooses the least used processors for an engine that may use limit of them; none when it may use all.
+func (s *cpuSet) take(limit float64) []int {
+	n := int(math.Ceil(limit))
+	if limit <= 0 || n >= len(s.all) {
+		return nil
+	}
+
+	by := slices.Clone(s.all)
+	slices.SortStableFunc(by, func(a, b int) int { return s.used[a] - s.used[b] })
+	by = by[:n]
+
+	for _, c := range by {
+		s.used[c]++
+	}
+
+	return by
+}
+
+func (s *cpuSet) give(back []int) {
+	for _, c := range back {
+		s.used[c]--
+	}
+}
+
+// cpuList is how processors are told to a supervisor.
+func cpuList(cpus []int) string {
+	words := make([]string, 0, len(cpus))
+	for _, c := range cpus {
+		words = append(words, strconv.Itoa(c))
+	}
+
+	return strings.Join(words, ",")
+}
+
+// bind keeps this thread, and what it starts, on the processors of a list.
+func bind(list string) error {
+	var mask unix.CPUSet
+
+	for word := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 0 || n >= len(mask)*strconv.IntSize {
+			return fmt.Errorf("processor %q", word)
+		}
+
+		mask.Set(n)
+	}
+
+	if err := unix.SchedSetaffinity(0, &mask); err != nil {
+		return fmt.Errorf("bind to processors %s: %w", list, err)
+	}
+
+	return nil
+}
