@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -109,7 +108,7 @@ func (c *controlPlane) listen(b *builder) error {
 	c.scheme = "http"
 	if b.settings.Control.TLS {
 		c.scheme = "https"
-		c.listener = tls.NewListener(ln, b.tls.Config())
+		c.listener = web.SecureListener(ln, b.tls.Config())
 	} else {
 		c.listener = web.Listener(ln)
 	}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -44,6 +45,17 @@ func (c *plainConn) Write(p []byte) (int, error) {
 	}
 
 	return len(p), nil
+}
+
+// CloseWrite is looked for by the server before it closes on a client that still sends: else the
+// connection is reset before the client has read the answer.
+func (c *plainConn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+
+	return half.CloseWrite() //nolint:wrapcheck // as net.TCPConn
 }
 
 // restate puts a plain answer of net/http into the form of the API.

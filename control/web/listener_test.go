@@ -2,22 +2,48 @@ package web_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-gateway/sluice/control/web"
+	"github.com/sluice-gateway/sluice/internal/tlsconf"
 )
 
-func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) { //nolint:tparallel // one server for all
+func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) {
 	t.Parallel()
 
+	src, err := tlsconf.New(tlsconf.Config{SelfSigned: tlsconf.SelfSigned{Dir: t.TempDir()}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("plain", func(t *testing.T) {
+		t.Parallel()
+		testParsing(t, web.Listener, func(c net.Conn) net.Conn { return c })
+	})
+	t.Run("TLS", func(t *testing.T) {
+		t.Parallel()
+		testParsing(t, func(ln net.Listener) net.Listener { return web.SecureListener(ln, src.Config()) },
+			func(c net.Conn) net.Conn { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}) }) //nolint:gosec // self-signed
+	})
+	t.Run("plain on TLS", func(t *testing.T) {
+		t.Parallel()
+		testPlainOnTLS(t, src.Config())
+	})
+}
+
+func serve(t *testing.T, wrap func(net.Listener) net.Listener, h http.Handler) (addr string) {
+	t.Helper()
+
 	log := slog.New(slog.DiscardHandler)
-	srv := web.NewServer(router(t, &gate{}, web.Config{}, io.Discard), log)
+	srv := web.NewServer(h, log)
 
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -25,7 +51,7 @@ func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) { //nol
 	}
 
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(web.Listener(ln)) }()
+	go func() { served <- srv.Serve(wrap(ln)) }()
 
 	t.Cleanup(func() {
 		if err := srv.Close(); err != nil {
@@ -36,6 +62,52 @@ func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) { //nol
 			t.Error(err)
 		}
 	})
+
+	return ln.Addr().String()
+}
+
+// testPlainOnTLS also holds that requests which did come by TLS know it.
+func testPlainOnTLS(t *testing.T, conf *tls.Config) {
+	t.Helper()
+
+	addr := serve(t, func(ln net.Listener) net.Listener { return web.SecureListener(ln, conf) },
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS == nil || !r.TLS.HandshakeComplete {
+				w.WriteHeader(http.StatusTeapot)
+			}
+		}))
+
+	res, err := http.Post("http://"+addr+"/v3/auth/tokens", "text/plain", strings.NewReader(strings.Repeat("x", 1<<20))) //nolint:noctx // short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if res.StatusCode != 400 || !strings.Contains(string(body), "speaks HTTPS") || !strings.Contains(string(body), "APIG.0201") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // self-signed
+	defer transport.CloseIdleConnections()
+
+	over, err := (&http.Client{Transport: transport}).Get("https://" + addr) //nolint:noctx // short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer over.Body.Close()
+
+	if over.StatusCode != 200 {
+		t.Errorf("a request by TLS does not know it: %d", over.StatusCode)
+	}
+}
+
+func testParsing(t *testing.T, wrap func(net.Listener) net.Listener, client func(net.Conn) net.Conn) { //nolint:thelper // the test
+	addr := serve(t, wrap, router(t, &gate{}, web.Config{}, io.Discard))
 
 	for name, c := range map[string]struct {
 		request string
@@ -49,10 +121,12 @@ func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) { //nol
 		"a good one":     {"GET /nowhere HTTP/1.1\r\nHost: a\r\nX-Auth-Token: good\r\n\r\n", 404, "APIG.0101"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+			raw, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 			if err != nil {
 				t.Fatal(err)
 			}
+
+			conn := client(raw)
 			defer conn.Close()
 
 			if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {

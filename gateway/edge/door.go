@@ -138,12 +138,26 @@ func (d *door) handshake(c *conn) bool {
 	}
 
 	if err := t.HandshakeContext(context.Background()); err != nil {
+		d.explain(c, err)
 		d.edge.log.Debug("edge TLS handshake failed", slog.String("remote", c.remote.String()), slog.String("err", err.Error()))
 
 		return false
 	}
 
 	return c.socket.SetDeadline(time.Time{}) == nil
+}
+
+// explain answers a client that speaks plain HTTP to the HTTPS door, in plain HTTP.
+func (d *door) explain(c *conn, err error) {
+	var record tls.RecordHeaderError
+	if !errors.As(err, &record) || !fault.SpeaksHTTP(record.RecordHeader[:]) {
+		return
+	}
+
+	var g ids
+
+	c.Conn, c.linger = c.socket, true
+	_, _ = c.socket.Write(d.edge.rawAnswer(fault.New(fault.BadRequest, fault.PlainOnTLS), g.next(), DoorHTTP)) // the connection ends anyhow
 }
 
 // handshakeShare is what the first head may take longer because of TLS.

@@ -113,7 +113,7 @@ func TestAClientThatDoesNotShakeHandsIsCut(t *testing.T) {
 	cfg.Timeouts.Handshake = ms(100)
 	r := start(t, cfg, &echo{}, withTLS(t))
 
-	for _, first := range []string{"", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
+	for _, first := range []string{"", "\x16\x03\x01", "GET\x00/ HTTP/1.1\r\nHost: a\r\n\r\n"} {
 		c := dialAddr(t, r.HTTPSAddr())
 		if _, err := io.WriteString(c, first); err != nil {
 			t.Fatal(err)
@@ -126,6 +126,38 @@ func TestAClientThatDoesNotShakeHandsIsCut(t *testing.T) {
 
 		if took := time.Since(begin); took > 5*time.Second {
 			t.Errorf("%q: cut after %v", first, took)
+		}
+	}
+}
+
+func TestPlainHTTPOnTheHTTPSDoorIsToldSo(t *testing.T) {
+	t.Parallel()
+
+	cfg := testConfig()
+	cfg.HTTPS = "127.0.0.1:0"
+	r := start(t, cfg, handlerFunc(func(*gateway.Call) { t.Error("reached the corridor") }), withTLS(t))
+
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /v1/infers/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 1_000_000),
+	} {
+		c := dialAddr(t, r.HTTPSAddr())
+
+		go func() { _, _ = io.WriteString(c, request) }()
+
+		raw, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for _, want := range []string{"HTTP/1.1 400 Bad Request\r\n", "\r\nX-Request-Id: ", `"error_code":"APIG.0201"`, "speaks HTTPS"} {
+			if !strings.Contains(string(raw), want) {
+				t.Errorf("%.20q: got %q, want %q in it", request, raw, want)
+			}
+		}
+
+		if strings.Contains(string(raw), "Strict-Transport") {
+			t.Errorf("%.20q: got %q", request, raw)
 		}
 	}
 }
