@@ -18,6 +18,7 @@ type options struct {
 	readyFD, parentFD   int
 	drainDelay, grace   time.Duration
 	linger              time.Duration
+	orphan              time.Duration
 	maxBody             int64
 	library             string
 	logLevel            string
@@ -52,6 +53,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.ops, "ops", "", "`address` for /metrics, /health and /debug/pprof; empty means none")
 	fs.IntVar(&o.readyFD, "ready-fd", -1, "`descriptor` to which the addresses are written once they listen")
 	fs.IntVar(&o.parentFD, "parent-fd", -1, "`descriptor` whose end of file means that the parent is gone")
+	fs.DurationVar(&o.orphan, "orphan", 0,
+		"how long to serve on without a parent that looks after the worker (SIGUSR1); 0 ends with the parent")
 	fs.DurationVar(&o.drainDelay, "drain-delay", -1,
 		"how long to keep accepting after SIGTERM (default 2s under a launcher, that is with --parent-fd, else 60s)")
 	fs.DurationVar(&o.grace, "grace", 90*time.Second, "the longest time from SIGTERM to the end")

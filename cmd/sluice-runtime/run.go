@@ -96,7 +96,10 @@ type worker struct {
 }
 
 func (w *worker) run(ctx context.Context) error {
-	// Whatever else is stuck, a worker without its parent ends at once; nothing here is worth tidying up.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	// Whatever else is stuck, a worker without its parent ends; nothing here is worth tidying up.
 	orphaned := make(chan struct{})
 	if w.opt.parentFD >= 0 {
 		go watchParent(w.opt.parentFD, orphaned)
@@ -105,12 +108,7 @@ func (w *worker) run(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() { done <- w.serve(ctx) }()
 
-	select {
-	case err := <-done:
-		return err
-	case <-orphaned:
-		return errOrphaned
-	}
+	return w.watch(done, orphaned, stop)
 }
 
 // watchParent closes gone when the descriptor reads end of file.
@@ -216,13 +214,24 @@ func (w *worker) load(ctx context.Context, models *repo.Repo, app *serve.App) er
 	return fmt.Errorf("%w: %s", errModel, reason)
 }
 
-// signals turns the first SIGTERM or SIGINT into the end of a context and the second into now.
+// signals turns the first SIGTERM or SIGINT, and any SIGUSR2, into the end of a context and the second into now.
 func signals(parent context.Context) (ctx context.Context, now <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	second := make(chan struct{})
 	in := make(chan os.Signal, 2)
 
 	signal.Notify(in, syscall.SIGTERM, syscall.SIGINT)
+
+	drain := make(chan os.Signal, 1)
+	signal.Notify(drain, syscall.SIGUSR2)
+
+	go func() {
+		select {
+		case <-drain:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 
 	go func() {
 		<-in
@@ -233,6 +242,7 @@ func signals(parent context.Context) (ctx context.Context, now <-chan struct{}, 
 
 	return ctx, second, func() {
 		signal.Stop(in)
+		signal.Stop(drain)
 		cancel()
 	}
 }

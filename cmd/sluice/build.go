@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -108,11 +107,15 @@ func (b *builder) workers() error {
 
 	rt := &b.settings.Runtime
 
+	args := []string{
+		"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
+	}
+	if b.shared() {
+		args = append(args, "--orphan", rt.Orphan.D().String())
+	}
+
 	b.launcher, err = launch.NewLocal(launch.Config{
-		Runtime: binary,
-		RuntimeArgs: []string{
-			"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
-		},
+		Runtime: binary, RuntimeArgs: args,
 		Direct: rt.Direct.launch(),
 		LogDir: filepath.Join(b.settings.DataDir, "logs"),
 		Env:    []string{ortlib.Env + "=" + library},
@@ -132,6 +135,7 @@ func (b *builder) workers() error {
 		Policy: rollout.Policy{Grace: rt.Grace.D()},
 		Node:   b.node,
 		Hooks:  b.rolloutHooks(),
+		Adopt:  b.shared(),
 	}, b.store, b.launcher, prober, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare rollout: %w", err)
@@ -176,36 +180,6 @@ func (b *builder) rolloutHooks() runner.Hooks {
 	}
 
 	return h
-}
-
-// longestSocketDir leaves room for a file name in the 108 bytes that the kernel gives a socket's path.
-const longestSocketDir = 90
-
-// socketDir makes an empty directory for the workers' sockets, for this user alone.
-func (b *builder) socketDir() (string, error) {
-	dir, err := filepath.Abs(filepath.Join(b.settings.DataDir, "run"))
-	if err != nil {
-		return "", fmt.Errorf("directory for sockets: %w", err)
-	}
-
-	if len(dir) > longestSocketDir {
-		if dir, err = os.MkdirTemp("", "sluice-"); err != nil {
-			return "", fmt.Errorf("directory for sockets: %w", err)
-		}
-	}
-
-	b.closers = append(b.closers, func() { os.RemoveAll(dir) }) //nolint:errcheck // emptied by the next start at the latest
-
-	// The embedded etcd has locked the data directory: nobody else uses what is in it.
-	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("directory for sockets: %w", err)
-	}
-
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("directory for sockets: %w", err)
-	}
-
-	return dir, nil
 }
 
 // gateway builds the request path, without its doors.
@@ -319,6 +293,8 @@ func (b *builder) runPublisher(ctx context.Context) error {
 func (b *builder) runRollout(ctx context.Context) error {
 	err := b.lead(ctx)
 
+	b.handOver(ctx)
+
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.settings.Runtime.Grace.D()+stopMargin)
 	defer cancel()
 
@@ -370,23 +346,6 @@ func (b *builder) listeners() error {
 	b.group.Add("edge", b.edge.Run)
 
 	return nil
-}
-
-// lead runs the rollout; of several processes that share an etcd, one at a time does.
-func (b *builder) lead(ctx context.Context) error {
-	if b.etcd == nil {
-		return b.runner.Run(ctx) //nolint:wrapcheck // it says what it did
-	}
-
-	e := runner.Election{
-		Key: b.store.Prefix() + "leader/rollout", ID: b.node + "-" + strconv.Itoa(os.Getpid()),
-		Replaced: func(leader string) {
-			b.log.Warn("another control process leads now; draining the instances of this one", slog.String("leader", leader))
-			b.launcher.Drain(b.settings.Runtime.Grace.D())
-		},
-	}
-
-	return e.Lead(ctx, b.etcd, b.log, b.runner.Run) //nolint:wrapcheck // it says what it did
 }
 
 func (b *builder) listenOps() error {

@@ -109,6 +109,9 @@ type runtimeSettings struct {
 	DrainDelay config.Duration `yaml:"drain_delay"`
 	// Grace is how long a worker may take in all.
 	Grace config.Duration `yaml:"grace"`
+	// Orphan is how long workers of the role control serve on after it is gone, for another control process
+	// of the machine to take over.
+	Orphan config.Duration `yaml:"orphan"`
 	// Direct is about the doors of services that let callers skip the gateway.
 	Direct directSettings `yaml:"direct"`
 }
@@ -129,7 +132,7 @@ func defaultSettings() settings {
 		Edge:    edge.Defaults(),
 		Control: controlSettings{Address: "127.0.0.1:8081"},
 		Ops:     opsSettings{Address: "127.0.0.1:9090"},
-		Runtime: runtimeSettings{DrainDelay: config.Duration(1e9), Grace: config.Duration(60e9)},
+		Runtime: runtimeSettings{DrainDelay: config.Duration(1e9), Grace: config.Duration(60e9), Orphan: config.Duration(600e9)},
 
 		Auth: defaultAuth(), Admission: defaultAdmission(), Routing: defaultRouting(),
 	}
@@ -165,6 +168,7 @@ func (s *settings) Validate() error {
 	tls := s.tls()
 	errs = append(errs, config.Prefix("tls", tls.Validate()))
 
+	add(s.Runtime.Orphan >= 0, "runtime.orphan", "must not be negative")
 	add(s.Runtime.Grace > s.Runtime.DrainDelay, "runtime.grace", "must be longer than drain_delay")
 	errs = append(errs, config.Prefix("runtime.direct", s.Runtime.Direct.validate()))
 

@@ -83,7 +83,7 @@ func (p *process) environment() (env, refused []string) {
 		}
 	}
 
-	env = append(env, "SLUICE_INSTANCE="+p.task.ID, "SLUICE_MODEL="+p.task.Model.Name,
+	env = append(env, instanceEnv+"="+p.task.ID, "SLUICE_MODEL="+p.task.Model.Name,
 		"SLUICE_VERSION="+p.task.Model.Version)
 	if p.port > 0 {
 		env = append(env, "PORT="+strconv.Itoa(p.port))

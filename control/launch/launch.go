@@ -170,6 +170,8 @@ type Exit struct {
 	Forced bool
 	// Reason is what it said last, or why it could not be started.
 	Reason string
+	// Adopted is true when another process had started it: how it ended is not known.
+	Adopted bool
 	// Permanent is true when the package cannot be loaded: trying again gives the same.
 	Permanent bool
 }
@@ -179,6 +181,8 @@ func (e *Exit) String() string {
 	var how string
 
 	switch {
+	case e.Adopted:
+		how = "the process of an earlier control process"
 	case e.Signal == "SIGKILL" && !e.Requested && !e.Forced:
 		how = "killed by SIGKILL (by somebody else, or out of memory)"
 	case e.Signal != "":
@@ -196,6 +200,13 @@ func (e *Exit) String() string {
 	return how
 }
 
+// handle is a process of this machine.
+type handle interface {
+	stop(grace time.Duration)
+	pid() int
+	done() <-chan struct{} // closed when nothing is done about it any more
+}
+
 // Local runs instances as processes of this machine. Of its locks, mu comes before that of a process.
 type Local struct {
 	cfg   Config
@@ -207,11 +218,13 @@ type Local struct {
 	lifeline      *os.File
 	lifelineWrite *os.File
 
-	mu     sync.Mutex // guards procs, closed, ports, cpus
-	procs  map[string]*process
+	mu     sync.Mutex // guards procs, closed, ports, cpus, released
+	procs  map[string]handle
 	ports  map[int]struct{}
 	cpus   cpuSet
 	closed bool
+	// released is true once workers were left to another control process.
+	released bool
 }
 
 // NewLocal prepares a launcher; it starts nothing.
@@ -235,7 +248,7 @@ func NewLocal(cfg Config, log *slog.Logger) (*Local, error) {
 		cfg: cfg, log: log,
 		slots:    make(chan struct{}, cfg.ParallelStarts),
 		lifeline: r, lifelineWrite: w,
-		procs: map[string]*process{}, ports: map[int]struct{}{}, cpus: newCPUSet(),
+		procs: map[string]handle{}, ports: map[int]struct{}{}, cpus: newCPUSet(),
 	}, nil
 }
 
@@ -273,7 +286,7 @@ func (l *Local) Stop(id string, grace time.Duration) {
 func (l *Local) Drain(grace time.Duration) {
 	l.mu.Lock()
 
-	all := make([]*process, 0, len(l.procs))
+	all := make([]handle, 0, len(l.procs))
 	for _, p := range l.procs {
 		all = append(all, p)
 	}
@@ -305,14 +318,15 @@ func (l *Local) Count() int {
 // Shutdown drains every process at once, kills what is left when ctx or grace ends, and
 // returns when all have ended.
 func (l *Local) Shutdown(ctx context.Context, grace time.Duration) error {
-	for _, p := range l.close() {
+	all := l.close()
+	for _, p := range all {
 		p.stop(grace)
 	}
 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.wg.Wait()
+		l.await(all)
 	}()
 
 	var err error
@@ -322,7 +336,7 @@ func (l *Local) Shutdown(ctx context.Context, grace time.Duration) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("drain workers: %w", ctx.Err())
 
-		for _, p := range l.close() {
+		for _, p := range all {
 			p.stop(0)
 		}
 
@@ -336,11 +350,12 @@ func (l *Local) Shutdown(ctx context.Context, grace time.Duration) error {
 
 // Close kills every process and waits for their end.
 func (l *Local) Close() error {
-	for _, p := range l.close() {
+	all := l.close()
+	for _, p := range all {
 		p.stop(0)
 	}
 
-	l.wg.Wait()
+	l.await(all)
 	l.closeLifeline()
 
 	return nil
@@ -362,6 +377,17 @@ func (l *Local) LogFile(serviceID, id string) string {
 	return filepath.Join(l.cfg.LogDir, serviceID, id+".log")
 }
 
+// await waits for the end of what runs, but not of what was left to others.
+func (l *Local) await(all []handle) {
+	for _, p := range all {
+		<-p.done()
+	}
+
+	if !l.Released() {
+		l.wg.Wait()
+	}
+}
+
 func (l *Local) closeLifeline() {
 	// Nobody reads or writes them; a second Close returns ErrClosed, which is fine.
 	_ = l.lifelineWrite.Close()
@@ -369,13 +395,13 @@ func (l *Local) closeLifeline() {
 }
 
 // close refuses new tasks and returns the processes that run.
-func (l *Local) close() []*process {
+func (l *Local) close() []handle {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
 	l.closed = true
 
-	all := make([]*process, 0, len(l.procs))
+	all := make([]handle, 0, len(l.procs))
 	for _, p := range l.procs {
 		all = append(all, p)
 	}
@@ -383,7 +409,7 @@ func (l *Local) close() []*process {
 	return all
 }
 
-func (l *Local) find(id string) *process {
+func (l *Local) find(id string) handle {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
@@ -394,7 +420,10 @@ func (l *Local) forget(p *process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	delete(l.procs, p.task.ID)
+	if l.procs[p.task.ID] == p { // not if it was released
+		delete(l.procs, p.task.ID)
+	}
+
 	delete(l.ports, p.port)
 	l.cpus.give(p.cpus)
 }

@@ -69,8 +69,10 @@ func worker() int {
 		exit(9)
 	}()
 
+	signal.Ignore(syscall.SIGUSR1)
+
 	term := make(chan os.Signal, 4)
-	signal.Notify(term, syscall.SIGTERM)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGUSR2)
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

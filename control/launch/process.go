@@ -47,11 +47,13 @@ type process struct {
 
 	stopping chan struct{} // closed by the first stop
 	gone     chan struct{} // closed when the process is reaped
+	finished chan struct{} // closed at the end of run
 
 	mu        sync.Mutex // guards the rest
 	cmd       *exec.Cmd  // set from fork to reaping
 	requested bool
 	forced    bool
+	muted     bool
 	graceEnd  time.Time
 	timer     *time.Timer // kills at graceEnd
 }
@@ -62,11 +64,14 @@ func newProcess(owner *Local, t Task) *process {
 		log:      owner.log.With(slog.String("service_id", t.ServiceID), slog.String("instance", t.ID)),
 		stopping: make(chan struct{}),
 		gone:     make(chan struct{}),
+		finished: make(chan struct{}),
 	}
 }
 
 // run takes the process through its whole life and notifies its end exactly once.
 func (p *process) run() {
+	defer close(p.finished)
+
 	exit := p.live()
 
 	p.mu.Lock()
@@ -74,6 +79,11 @@ func (p *process) run() {
 	p.mu.Unlock()
 
 	p.owner.forget(p)
+
+	if p.isMute() {
+		return
+	}
+
 	p.task.Notify(Status{ID: p.task.ID, Phase: PhaseEnded, Exit: exit})
 }
 
@@ -364,6 +374,27 @@ func (p *process) stop(grace time.Duration) {
 	} else {
 		p.timer = time.AfterFunc(grace, p.kill)
 	}
+}
+
+// done implements handle.
+func (p *process) done() <-chan struct{} { return p.finished }
+
+// mute leaves the process to somebody else: its end is nobody's business here but the kernel's.
+func (p *process) mute() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.muted = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+func (p *process) isMute() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	return p.muted
 }
 
 // pid is 0 while there is no process.

@@ -30,6 +30,7 @@ type chaos struct {
 	gateways      [2]*sluice
 	plain, secure *balancer
 	service       string
+	orphan        string
 	models        []string
 	restarts      int
 
@@ -116,6 +117,15 @@ func TestChaos(t *testing.T) {
 	c.nothingLeaked(before)
 }
 
+func newChaos(t *testing.T, seed uint64) *chaos {
+	t.Helper()
+
+	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), orphan: "1m"} //nolint:gosec // to be repeated
+	killWorkersOf(t, c.dir)
+
+	return c
+}
+
 func (c *chaos) build() {
 	t := c.t
 	endpoint, _ := etcd(t)
@@ -125,8 +135,9 @@ func (c *chaos) build() {
 		t.Fatal(err)
 	}
 
-	c.config = fmt.Sprintf("keyring: %s\netcd: {endpoints: [%q]}\nlog: {level: warn}\n"+
-		"edge: {drain: {delay: 500ms, deadline: 10s, ws_spread: 100ms}}\nruntime: {drain_delay: 500ms, grace: 15s}\n", keyring, endpoint)
+	c.config = fmt.Sprintf("keyring: %s\netcd: {endpoints: [%q]}\nlog: {level: info}\n"+
+		"edge: {access_log: {off: true}, drain: {delay: 500ms, deadline: 10s, ws_spread: 100ms}}\nruntime: {drain_delay: 500ms, grace: 15s, orphan: %s}\n",
+		keyring, endpoint, c.orphan)
 
 	c.lead = startAs(t, "control", filepath.Join(c.dir, "lead"), c.config)
 	c.lead.login()
@@ -282,7 +293,7 @@ func (c *chaos) pause(d time.Duration) {
 }
 
 func (c *chaos) killWorker() {
-	workers := c.lead.workers()
+	workers := workersOf(c.t, c.dir)
 	if len(workers) < 2 {
 		return
 	}
@@ -290,7 +301,7 @@ func (c *chaos) killWorker() {
 	pid := workers[c.rng.IntN(len(workers))]
 	syscall.Kill(pid, syscall.SIGKILL)
 	c.lead.eventually(30*time.Second, "a new worker", func() bool {
-		now := c.lead.workers()
+		now := workersOf(c.t, c.dir)
 
 		return len(now) >= 2 && !contains(now, pid) // others may have been draining
 	})
@@ -357,7 +368,7 @@ func (c *chaos) usage(s *sluice) usage {
 func (c *chaos) rest() {
 	c.put(entry(c.models[0], 100, 2, nil))
 	c.settle()
-	c.lead.eventually(60*time.Second, "two workers", func() bool { return len(c.lead.workers()) == 2 })
+	c.lead.eventually(60*time.Second, "two workers", func() bool { return len(workersOf(c.t, c.dir)) == 2 })
 }
 
 // nothingLeaked compares long-lived processes with how they began, at rest.
@@ -377,7 +388,7 @@ func (c *chaos) nothingLeaked(before [2]usage) {
 		c.t.Logf("files and goroutines of process %d: %v, before %v", i, now, before[i])
 	}
 
-	workers := c.lead.workers()
+	workers := workersOf(c.t, c.dir)
 
 	for _, s := range []*sluice{c.gateways[0], c.gateways[1], c.standby, c.lead} {
 		if code := s.stop(40 * time.Second); code != 0 {

@@ -82,7 +82,8 @@ func TestCluster(t *testing.T) {
 	}
 
 	config := fmt.Sprintf("log: {level: debug}\nkeyring: %s\netcd: {endpoints: [%q]}\nedge: {drain: {delay: 200ms, deadline: 5s}}\n"+
-		"runtime: {drain_delay: 200ms, grace: 10s}\n", keyring, endpoint)
+		"runtime: {drain_delay: 200ms, grace: 10s, orphan: 20s}\n", keyring, endpoint)
+	killWorkersOf(t, dir)
 
 	first := startAs(t, "control", filepath.Join(dir, "control1"), config)
 	first.login()

@@ -10,6 +10,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"github.com/sluice-gateway/sluice/internal/fault"
 )
 
 // Election decides which of several control processes acts. There is nothing to decide for
@@ -107,6 +109,11 @@ func (e Election) term(
 	}()
 
 	if err := run(leading); err != nil {
+		// Without etcd there is nothing to lead; it may come back.
+		if leading.Err() != nil || errors.Is(err, &fault.Error{Code: fault.Unavailable}) {
+			return err
+		}
+
 		return runError{err}
 	}
 
@@ -122,6 +129,24 @@ func (e Election) term(
 	_ = election.Resign(bye) // if it cannot be told, the lease says it
 
 	return nil
+}
+
+// Others are the IDs of the other processes that lead or would.
+func (e Election) Others(ctx context.Context, cli *clientv3.Client) ([]string, error) {
+	resp, err := cli.Get(ctx, e.Key+"/", clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("look for other control processes: %w", err)
+	}
+
+	var out []string
+
+	for _, kv := range resp.Kvs {
+		if id := string(kv.Value); id != e.ID {
+			out = append(out, id)
+		}
+	}
+
+	return out, nil
 }
 
 // campaign waits until the election is won. replaced, if any, hears of another winner meanwhile.

@@ -23,6 +23,11 @@ type Launcher interface {
 	Shutdown(ctx context.Context, grace time.Duration) error
 }
 
+// Adopter is a Launcher that can take over processes that another control process of this machine started.
+type Adopter interface {
+	Adopt(t launch.Task, pid int) error
+}
+
 // Hooks tell what happens; a nil func is skipped. They are called from many goroutines and
 // must not block.
 type Hooks struct {
@@ -46,7 +51,10 @@ type Config struct {
 	DrainDelay time.Duration
 	// Workers is the number of services that step at the same time. Default 4.
 	Workers int
-	Hooks   Hooks
+	// Adopt takes over the processes that another control process of this machine left. The launcher
+	// must be an Adopter.
+	Adopt bool
+	Hooks Hooks
 }
 
 // Runner makes instances what rollout.Step says they should be.
@@ -211,6 +219,7 @@ func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err erro
 		r.queue.add(id)
 	}
 
+	r.inherit()
 	r.adopt() //nolint:contextcheck // probes live as long as Run, whose context it knows
 
 	return servicesAt, modelsAt, nil
@@ -229,6 +238,17 @@ func (r *Runner) adopt() {
 				r.probe(id, iid, o)
 			}
 		}
+	}
+}
+
+// Abandon forgets every process, for another control process of this machine that adopts them. If
+// this one leads again, it adopts what is there then. Call it while Run is not running.
+func (r *Runner) Abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	for _, s := range r.services {
+		clear(s.observed)
 	}
 }
 

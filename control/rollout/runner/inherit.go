@@ -1,0 +1,80 @@
+package runner
+
+import (
+	"log/slog"
+
+	"github.com/sluice-gateway/sluice/control/health"
+	"github.com/sluice-gateway/sluice/control/launch"
+	"github.com/sluice-gateway/sluice/control/rollout"
+	"github.com/sluice-gateway/sluice/spec"
+)
+
+// inherit takes over the instances of an earlier control process that are alive, as they are: clients
+// of a service notice nothing of a change of control. What is not there any more is started anew by
+// the next step. mu is held.
+func (r *Runner) inherit() {
+	adopter, ok := r.launcher.(Adopter)
+	if !ok || !r.cfg.Adopt {
+		return
+	}
+
+	taken := 0
+
+	for id, s := range r.services {
+		for iid, inst := range s.records {
+			if _, known := s.observed[iid]; known || inst.Address == "" || inst.EndedAt > 0 {
+				continue
+			}
+
+			m := r.models[inst.ModelID]
+			if m == nil {
+				continue
+			}
+
+			if r.inheritOne(adopter, id, s, m, &inst) {
+				taken++
+			}
+		}
+	}
+
+	if taken > 0 {
+		r.log.Info("took over instances of an earlier control process", slog.Int("instances", taken))
+	}
+}
+
+// inheritOne takes over one instance; mu is held.
+func (r *Runner) inheritOne(adopter Adopter, id string, s *service, m *spec.Model, inst *spec.Instance) bool {
+	external := m.Engine() == spec.EngineExternal
+
+	if !external {
+		entry := rollout.EntryOf(&s.state.Value, inst.Template)
+		if inst.PID == 0 || inst.Node != r.cfg.Node || entry == nil {
+			return false
+		}
+
+		err := adopter.Adopt(launch.Task{
+			ID: inst.ID, ServiceID: id, Model: m, MemoryLimit: memoryLimit(entry),
+			Notify: func(st launch.Status) { r.heard(id, m, st) },
+		}, inst.PID)
+		if err != nil {
+			r.log.Info("an instance of an earlier control process is gone", slog.String("instance", inst.ID), slog.Any("error", err))
+
+			return false
+		}
+	}
+
+	o := &observed{Observation: rollout.Observation{
+		PID: inst.PID, Network: inst.Network, Address: inst.Address, Scheme: inst.Scheme, Link: inst.LinkAddress,
+		Direct: inst.Direct, DirectGRPC: inst.DirectGRPC, DirectScheme: inst.DirectScheme, State: inst.State, Reason: inst.Reason,
+	}}
+	if inst.State == spec.InstanceQueued || inst.State == spec.InstanceDraining {
+		o.State = ""
+	}
+
+	o.target = health.Target{
+		Network: inst.Network, Address: inst.Address, Scheme: inst.Scheme, Config: &m.Config, Worker: m.Engine() == spec.EngineONNX,
+	}
+	s.observed[inst.ID] = o // adopt probes it
+
+	return true
+}

@@ -1,0 +1,210 @@
+package system_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// workersOf lists the workers whose command line names dir, whoever is their parent.
+func workersOf(tb testing.TB, dir string) []int {
+	tb.Helper()
+
+	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		tb.Fatal(err)
+	}
+
+	var pids []int
+
+	for _, path := range found {
+		cmd, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(cmd, []byte("sluice-runtime")) || !bytes.Contains(cmd, []byte(dir)) {
+			continue
+		}
+
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(path), "stat"))
+		if err != nil {
+			continue
+		}
+
+		rest := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && rest[0] != "Z" {
+			pids = append(pids, pid)
+		}
+	}
+
+	slices.Sort(pids)
+
+	return pids
+}
+
+// killWorkersOf makes sure that a test leaves none, whatever went wrong.
+func killWorkersOf(tb testing.TB, dir string) {
+	tb.Helper()
+	tb.Cleanup(func() {
+		for _, pid := range workersOf(tb, dir) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+}
+
+// TestControlIsReplaced kills, stops and restarts control processes under load: the workers stay, and
+// no request fails.
+func TestControlIsReplaced(t *testing.T) {
+	t.Parallel()
+
+	c := newChaos(t, 1)
+	c.build()
+
+	for i := range 2 {
+		c.clients.Go(func() { c.client(uint64(i), i == 1) })
+	}
+
+	t.Cleanup(func() { c.done.Store(true) })
+
+	workers := workersOf(t, c.dir)
+	if len(workers) != 2 {
+		t.Fatalf("workers: %v", workers)
+	}
+
+	for _, tc := range []struct {
+		name string
+		do   func()
+	}{
+		{"leader killed, another takes over", c.killLeader},
+		{"leader stopped, another takes over", c.stopLeader},
+		{"leader killed again", c.killLeader},
+		{"both killed, one started again", func() {
+			c.standby.kill()
+			c.lead.kill()
+			c.pause(500 * time.Millisecond)
+			c.restartBoth()
+		}},
+	} {
+		at := c.failed.Load()
+
+		tc.do()
+		c.settle()
+
+		if now := workersOf(t, c.dir); !slices.Equal(now, workers) {
+			t.Errorf("%s: workers %v, before %v\n%s", tc.name, now, workers, c.lead.log.tail())
+		}
+
+		if n := c.failed.Load() - at; n > 0 {
+			t.Errorf("%s: %d requests failed; the first: %v", tc.name, n, c.first.Load())
+		}
+	}
+
+	// What was taken over can be upgraded, scaled, and ended.
+	c.upgrade(1, 0)
+	c.settle()
+	c.lead.eventually(30*time.Second, "other workers", func() bool {
+		now := workersOf(t, c.dir)
+
+		return len(now) == 2 && !contains(now, workers[0]) && !contains(now, workers[1])
+	})
+
+	adopted := workersOf(t, c.dir)
+
+	c.killLeader()
+	c.settle()
+
+	// One that dies is replaced, though it is not a child.
+	syscall.Kill(adopted[0], syscall.SIGKILL)
+	c.lead.eventually(30*time.Second, "a replacement", func() bool {
+		now := workersOf(t, c.dir)
+
+		return len(now) == 2 && !contains(now, adopted[0])
+	})
+	c.settle()
+
+	c.done.Store(true)
+	c.clients.Wait()
+
+	if c.failed.Load() > 0 || c.sent.Load() == 0 {
+		t.Errorf("%d of %d requests failed; the first: %v", c.failed.Load(), c.sent.Load(), c.first.Load())
+	}
+
+	for _, s := range []*sluice{c.standby, c.lead} {
+		if code := s.stop(40 * time.Second); code != 0 {
+			t.Errorf("exit code %d\n%s", code, s.log.tail())
+		}
+	}
+
+	if left := workersOf(t, c.dir); len(left) > 0 {
+		t.Errorf("workers %v outlive the last control process\n%s\n%s", left, c.standby.log.tail(), c.lead.log.tail())
+	}
+}
+
+// TestOrphansEnd kills the only control process for good: its workers serve on, and end in time.
+func TestOrphansEnd(t *testing.T) {
+	t.Parallel()
+
+	c := newChaos(t, 1)
+	c.orphan = "3s"
+	c.build()
+	c.standby.kill()
+	c.lead.kill()
+
+	began := time.Now()
+
+	c.gateways[0].eventually(20*time.Second, "end of the orphans", func() bool { return len(workersOf(t, c.dir)) == 0 })
+
+	if d := time.Since(began); d < 2*time.Second {
+		t.Errorf("they ended after %v", d)
+	}
+}
+
+// killLeader kills the leader; the standby takes over, and another one stands by.
+func (c *chaos) killLeader() {
+	c.lead.kill()
+	c.promote()
+}
+
+// stopLeader stops the leader, which leaves its workers to the standby.
+func (c *chaos) stopLeader() {
+	if code := c.lead.stop(40 * time.Second); code != 0 {
+		c.t.Errorf("the leader ended with %d\n%s", code, c.lead.log.tail())
+	}
+
+	c.promote()
+}
+
+func (c *chaos) promote() {
+	former := c.lead
+	c.lead = c.standby
+	c.lead.Boot, c.lead.token = former.Boot, former.token
+	c.standby = startAs(c.t, "control", former.data, c.config)
+
+	c.waitLeader()
+}
+
+func (c *chaos) restartBoth() {
+	boot, token := c.lead.Boot, c.lead.token
+	c.lead = startAs(c.t, "control", c.lead.data, c.config)
+	c.lead.Boot, c.lead.token = boot, token
+	c.waitLeader()
+	c.standby = startAs(c.t, "control", c.standby.data, c.config)
+}
+
+// waitLeader waits until the rollout carries out a change.
+func (c *chaos) waitLeader() {
+	c.restarts++
+
+	a := c.lead.call("PUT", c.lead.api("/services/"+c.service), map[string]any{"description": fmt.Sprint("change ", c.restarts)})
+	if a.Status != 200 {
+		c.t.Fatalf("update: %d %s", a.Status, a.Body)
+	}
+
+	c.lead.eventually(60*time.Second, "leader", func() bool {
+		return strings.Contains(c.lead.log.String(), "leads the rollout") || strings.Contains(c.standby.log.String(), "leads the rollout")
+	})
+}
