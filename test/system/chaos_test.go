@@ -31,6 +31,7 @@ type chaos struct {
 	plain, secure *balancer
 	service       string
 	orphan        string
+	token         string // of the clients
 	models        []string
 	restarts      int
 
@@ -141,6 +142,7 @@ func (c *chaos) build() {
 
 	c.lead = startAs(t, "control", filepath.Join(c.dir, "lead"), c.config)
 	c.lead.login()
+	c.token = c.lead.token
 
 	pkg := t.TempDir()
 	if err := onnxgen.Identity(onnxgen.Float, onnxgen.Batch(4)).WriteFile(filepath.Join(pkg, "model.onnx")); err != nil {
@@ -229,7 +231,7 @@ func (c *chaos) ask(cl *http.Client, base string, id, n uint64) error {
 		return err
 	}
 
-	req.Header.Set("X-Auth-Token", c.lead.token)
+	req.Header.Set("X-Auth-Token", c.token)
 	req.Header.Set("Content-Type", "application/json")
 
 	resp, err := cl.Do(req)
