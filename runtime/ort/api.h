@@ -33,6 +33,7 @@ enum {
   FN_ErrorCode = 1,
   FN_ErrorMessage = 2,
   FN_CreateEnv = 3,
+  FN_DisableTelemetryEvents = 6,
   FN_CreateSession = 7,
   FN_Run = 9,
   FN_CreateSessionOptions = 10,

@@ -41,6 +41,10 @@ func startBinding(path string) error {
 
 	environment.library = path
 
+	if err := ortgo.DisableTelemetry(); err != nil {
+		return fmt.Errorf("open ONNX Runtime %s: %w", path, err)
+	}
+
 	return nil
 }
 

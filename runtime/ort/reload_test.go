@@ -43,7 +43,7 @@ func residentKiB(t *testing.T) int {
 // TestLoadAndUnloadKeepTheSize loads, uses and unloads a model over and over. It does not run
 // in parallel with others: it measures the process. SLUICE_RELOADS sets how often.
 func TestLoadAndUnloadKeepTheSize(t *testing.T) {
-	reloads := 200
+	reloads := 300
 	if v := os.Getenv("SLUICE_RELOADS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil {
@@ -93,7 +93,7 @@ func TestLoadAndUnloadKeepTheSize(t *testing.T) {
 	}
 
 	// The threads of the process fill their malloc caches first; that is bounded.
-	for range 200 {
+	for range 30 {
 		cycle()
 	}
 

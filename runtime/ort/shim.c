@@ -19,21 +19,26 @@
 
 static OrtStatus *lib_init(sl_lib *lib) {
   TRY(CALL(lib, CreateEnv, (int, const char *, OrtEnv **))(4, "sluice", &lib->env));
+  TRY(CALL(lib, DisableTelemetryEvents, (const OrtEnv *))(lib->env));
   TRY(CALL(lib, CreateCpuMemoryInfo, (int, int, OrtMemoryInfo **))(1, 0, &lib->cpu));
 
   return CALL(lib, GetAllocatorWithDefaultOptions, (OrtAllocator **))(&lib->heap);
 }
 
+// What has to be settled before there is a second thread, and before the library is opened.
+//
 // Large blocks (weights, arenas) get mappings of their own, so that freeing a model really gives
-// its memory back. Left alone, glibc raises the threshold as it sees large blocks freed. One
-// heap for all threads keeps the small blocks of a model together: in a heap for each thread
-// every model loaded leaves holes in another one. It is a constructor because a heap that exists
-// when the limit is set stays in use.
-__attribute__((constructor)) static void tune_malloc(void) {
+// its memory back: left alone, glibc raises the threshold as it sees large blocks freed. Few heaps
+// keep the small blocks of models together; a heap that exists when the limit is set stays in use.
+//
+// ONNX Runtime 1.30 keeps events about every session for its maker and sends them over the network.
+// A model server has no business doing so, and the events pile up in memory: 5 KB for each load.
+__attribute__((constructor)) static void settle(void) {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
-  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_ARENA_MAX, 2);
 #endif
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
 }
 
 char *sl_open(const char *path, sl_lib **out) {

@@ -53,6 +53,8 @@ func parts() []part {
 		{"tool", "The load tool against wrk", (*bench).tool},
 		{"edge", "Edge against nginx and HAProxy", (*bench).edge},
 		{"worker", "Worker against a bare ONNX Runtime loop", (*bench).worker},
+		{"saturation", "Worker at saturation against a bare ONNX Runtime loop", (*bench).saturation},
+		{"reload", "Memory over 1,000 loads", (*bench).reload},
 		{"batching", "Batching curve", (*bench).batching},
 		{"auth", "Cost of authenticating", (*bench).auth},
 		{"payload", "Growth with the payload", (*bench).payload},
