@@ -20,6 +20,9 @@ BENCHTIME ?= 200ms
 COUNT     ?= 6
 BASE      ?= main
 
+# Where make conformance has npm install onnxruntime-node.
+ORACLE := $(BIN)/oracle
+
 GOLANGCI_VERSION := v2.12.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -49,8 +52,16 @@ test: setup ## Run all tests with the race detector (PKG=./... TIMEOUT=9m)
 race: setup ## Run the tests five times over with the race detector, for rare orders (PKG=./router/...)
 	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -count=5 -timeout 30m $(PKG)
 
-conformance: setup ## Serve every model of Debian's libonnx-testdata in every protocol (SLUICE_ONNX_TESTDATA=dir)
+conformance: setup ## Serve every model of Debian's libonnx-testdata in every protocol, and ask onnxruntime-node the same (SLUICE_ONNX_TESTDATA=dir)
 	SLUICE_CONFORMANCE=all $(GO) test -count=1 -timeout 9m -run '^TestModels$$' -v ./test/conformance
+	@if ! command -v npm >/dev/null 2>&1 || ! command -v node >/dev/null 2>&1; then \
+	  echo "oracle: skipped, there is no npm or no node here"; \
+	elif mkdir -p $(ORACLE) && cp test/conformance/oracle/package.json $(ORACLE)/ && \
+	  npm install --prefix $(ORACLE) --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error >&2; then \
+	  SLUICE_CONFORMANCE=all SLUICE_ORACLE=$(CURDIR)/$(ORACLE) $(GO) test -count=1 -timeout 9m -run '^TestOracle$$' -v ./test/conformance; \
+	else \
+	  echo "oracle: skipped, npm could not install onnxruntime-node"; \
+	fi
 
 lint: $(GOLANGCI) ## Run golangci-lint, installed into bin/ at a pinned version
 	$(GOLANGCI) run $(PKG)

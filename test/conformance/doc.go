@@ -9,4 +9,7 @@
 //
 // skip.txt lists the models that are not compared, each with its reason. The list is held
 // against what happens: an entry that no longer applies fails the test.
+//
+// TestOracle asks onnxruntime-node, which npm installs for "make conformance", the same as a worker on
+// random inputs. It is skipped where there is no npm.
 package conformance
