@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-gateway/sluice/internal/apischema"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/router"
 	"github.com/sluice-gateway/sluice/router/pool"
@@ -66,6 +67,10 @@ func (w *walk) acquire() error {
 			return err
 		}
 
+		if err := w.fits(v); err != nil {
+			return err
+		}
+
 		if err := w.prepareBody(v); err != nil {
 			return err
 		}
@@ -116,6 +121,37 @@ func (w *walk) declared(v *router.Version) error {
 	}
 
 	return nil
+}
+
+var (
+	errTooLongToCheck = fault.New(fault.BodyTooLarge, "The API checks its requests, and takes bodies up to 1 MiB.")
+	errPacked         = fault.New(fault.BadEncoding, "The API checks its requests: the body must not be compressed.")
+)
+
+// fits checks the body of a request whose API asks for it.
+func (w *walk) fits(v *router.Version) error {
+	c := w.call
+
+	schema := v.Schema(c.Method, w.path(v))
+	if schema == nil || c.Upgrade != nil {
+		return nil
+	}
+
+	if e := c.Header.Get("content-encoding"); len(e) > 0 && string(e) != "identity" {
+		return errPacked
+	}
+
+	if c.Body.Length() > apischema.MaxBody {
+		return errTooLongToCheck
+	}
+
+	w.attempt.Stream = nil // a version that has no instance left may have wanted one
+
+	if err := w.loadBody(min(w.service.BodyLimit, apischema.MaxBody)); err != nil {
+		return err
+	}
+
+	return schema.Check(w.body) //nolint:wrapcheck // a fault already
 }
 
 func (w *walk) hasTried(v *router.Version) bool {

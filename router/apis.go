@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-gateway/sluice/internal/apischema"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -15,7 +16,8 @@ type api struct {
 	parts    []string // set if the path has parameters, such as /items/{id}
 	wild     bool
 	methods  []string
-	declared string // the methods as Allow lists them
+	declared string                       // the methods as Allow lists them
+	schemas  map[string]*apischema.Schema // of requests, by method
 }
 
 // Declaration says what a version declares about a method and path.
@@ -82,10 +84,7 @@ func (a *api) source() string {
 
 // allow adds the method of a declaration, and those that come with it.
 func (a *api) allow(d *spec.API) {
-	method := strings.ToUpper(d.Method)
-	if method == "" {
-		method = "POST"
-	}
+	method := methodOf(d)
 
 	add := func(m string) {
 		if !slices.Contains(a.methods, m) {
@@ -106,6 +105,8 @@ func (a *api) allow(d *spec.API) {
 
 	a.declared = strings.Join(a.methods, ", ")
 }
+
+func (a *api) takes(method []byte) bool { return slices.Contains(a.methods, string(method)) }
 
 func (a *api) matches(path []byte) bool {
 	if a.parts != nil {
@@ -174,7 +175,7 @@ func (v *Version) Declares(method, path []byte) (d Declaration, allow string) {
 			continue
 		}
 
-		if slices.Contains(a.methods, string(method)) {
+		if a.takes(method) {
 			return Declared, ""
 		}
 

@@ -24,6 +24,7 @@ type Version struct {
 	label    []byte
 	fallback []byte
 	apis     []api // empty: every path goes to the engine
+	checks   bool  // some of apis have schemas
 }
 
 // LabelBytes is Label for headers.
@@ -108,6 +109,7 @@ func Compile(in *spec.Route, pools []*pool.Pool, turns *Turns) (*Route, error) {
 			Pure: v.Engine.Pure(), fallback: []byte(defaultPath(v)), Pool: pools[i], seed: pool.HashString(v.ModelID),
 			apis: compileAPIs(v),
 		}
+		r.versions[i].compileSchemas(v)
 	}
 
 	var err error

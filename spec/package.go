@@ -7,6 +7,8 @@ type PackageConfig struct {
 	ModelType      string `json:"model_type"`
 	ModelAlgorithm string `json:"model_algorithm,omitempty"`
 	APIs           []API  `json:"apis,omitempty"`
+	// SchemaCheck makes gateways check the JSON of requests against the schemas in APIs.
+	SchemaCheck bool `json:"schema_check,omitempty"`
 
 	Health          *Health `json:"health,omitempty"`
 	ReadinessHealth *Health `json:"readiness_health,omitempty"`

@@ -25,6 +25,7 @@ func packageRule() object {
 			"model_type":       oneOf(ModelTypes()...),
 			"model_algorithm":  text(1, 36, algorithmName),
 			"apis":             list(maxAPIs, apiRule().check),
+			"schema_check":     boolean(),
 			"health":           healthRule().check,
 			"readiness_health": healthRule().check,
 			"startup_health":   healthRule().check,

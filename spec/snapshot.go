@@ -49,6 +49,9 @@ type Version struct {
 	CAPEM     string `json:"ca_pem,omitempty"`
 	// APIs are the paths that the package declares. Empty means that it declares none: every path
 	// goes to the engine, "/" by default.
-	APIs      []API      `json:"apis,omitempty"`
+	APIs []API `json:"apis,omitempty"`
+	// SchemaCheck: the JSON of requests has to fit the schemas in APIs.
+	SchemaCheck bool `json:"schema_check,omitempty"`
+
 	Instances []Instance `json:"instances,omitempty"`
 }

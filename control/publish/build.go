@@ -177,6 +177,7 @@ func (b *built) route(src *source, svc *spec.Service) spec.Route {
 
 		if m, ok := src.models[e.ModelID]; ok {
 			v.Engine, v.Protocol, v.APIs = m.Engine(), m.Config.Protocol, m.Config.APIs
+			v.SchemaCheck = m.Config.SchemaCheck
 			v.TLSVerify, v.CAPEM = m.Config.TLSVerify, m.Config.CAPEM
 		}
 

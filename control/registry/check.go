@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/sluice-gateway/sluice/control/web"
+	"github.com/sluice-gateway/sluice/internal/apischema"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/spec"
 )
@@ -150,7 +151,30 @@ func configure(m *spec.Model, data []byte, has func(file string) bool) (c spec.P
 		return c, badConfig(err)
 	}
 
+	if err := checkSchemas(&c); err != nil {
+		return c, err
+	}
+
 	return c, checkFiles(&c, has)
+}
+
+// checkSchemas compiles the schemas that gateways will check requests against.
+func checkSchemas(c *spec.PackageConfig) error {
+	if !c.SchemaCheck {
+		return nil
+	}
+
+	if c.Engine() == spec.EngineONNX {
+		return invalid(nil, "schema_check", "is for models of type Custom and External: others check their requests by themselves")
+	}
+
+	for i := range c.APIs {
+		if _, err := apischema.Of(&c.APIs[i]); err != nil {
+			return invalid(err, fmt.Sprintf("apis[%d].request.data", i), "is not a schema that requests can be checked against: %v", err)
+		}
+	}
+
+	return nil
 }
 
 // engineOf is the engine that a model type names; "" for the names of frameworks, which

@@ -33,6 +33,7 @@ const (
 	HandshakeVersion  // a WebSocket handshake of a version that is not served
 	OriginDenied      // a WebSocket handshake from a page of another origin
 	WebSocketOff      // the service takes no WebSockets
+	SchemaMismatch    // a body that does not fit the schema that its API declares
 
 	// Who calls.
 
@@ -146,6 +147,7 @@ var table = [numCodes]codeInfo{
 	HandshakeVersion:  {426, "Sluice.1012", "The only version of the WebSocket protocol that is served is 13."},
 	OriginDenied:      {403, "Sluice.1013", "Pages of this origin may not open WebSockets here."},
 	WebSocketOff:      {400, "Sluice.1014", "The service does not take WebSockets: websocket_upgrade is off."},
+	SchemaMismatch:    {400, "Sluice.1015", "The body does not fit the schema that the API declares."},
 
 	NoCredentials:       {401, "APIG.0301", "Incorrect IAM authentication information: x-auth-token not found"},
 	AuthFormat:          {401, "ModelArts.0206", "Incorrect authorization request header format."},
