@@ -182,7 +182,7 @@ func equalFold(name, lower []byte) bool {
 
 // credential finds a signing key: an access key of a user first, then an app.
 func (d *Directory) credential(access []byte, allowed AuthSet, now time.Time) (credential, error) {
-	if k := d.keys.keys[string(access)]; k != nil {
+	if k := d.keys.keys.find(access); k != nil {
 		if !allowed.Has(AllowAKSK) {
 			return credential{}, errOtherKind
 		}

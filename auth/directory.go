@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/auth/sign"
@@ -47,7 +46,7 @@ type userSection struct {
 type keySection struct {
 	source   []spec.AccessKey
 	users    *userSection
-	keys     map[string]*accessKey
+	keys     *keyTable
 	problems []error
 }
 
@@ -65,9 +64,9 @@ type user struct {
 	rights map[string]*rights // by project
 }
 
-// accessKey holds what a request needs side by side: with 100,000 keys each jump to another place
-// in memory costs as much as a block of SHA-256.
+// accessKey holds what a request needs side by side.
 type accessKey struct {
+	name      keyName
 	enabled   bool  // the key and its user
 	expires   int64 // ms since the epoch; 0 means never
 	tokenHash []byte
@@ -236,15 +235,11 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 		return prev
 	}
 
-	k := &keySection{source: source, users: users, keys: make(map[string]*accessKey, len(source))}
-	entries := make([]accessKey, len(source))
-	names := arena(source)
+	k := &keySection{source: source, users: users}
+	entries, names := make([]accessKey, len(source)), make([]string, len(source))
 
 	for i := range source {
 		ak := &source[i]
-
-		var name string
-		name, names = names[:len(ak.AccessKey)], names[len(ak.AccessKey):]
 
 		u := users.users[ak.UserID]
 		if u == nil {
@@ -259,7 +254,7 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 			principal: keyPrincipal(ak, u.spec), sealed: ak.SealedSecret,
 		}
 
-		if old := prev.keys[ak.AccessKey]; old != nil && bytes.Equal(old.sealed, ak.SealedSecret) {
+		if old := prev.keys.find([]byte(ak.AccessKey)); old != nil && bytes.Equal(old.sealed, ak.SealedSecret) {
 			entry.key = old.key
 		} else {
 			key, err := open(box, ak.SealedSecret, SecretKeyContext(ak.AccessKey))
@@ -272,21 +267,12 @@ func compileKeys(source []spec.AccessKey, box Opener, users *userSection, prev *
 			entry.key = *key
 		}
 
-		k.keys[name] = entry
+		names[i] = ak.AccessKey
 	}
+
+	k.keys = newKeyTable(entries, names)
 
 	return k
-}
-
-// arena is the text of all access keys in one piece, so that looking one up stays in few pages.
-func arena(source []spec.AccessKey) string {
-	var b strings.Builder
-
-	for i := range source {
-		b.WriteString(source[i].AccessKey)
-	}
-
-	return b.String()
 }
 
 func keyPrincipal(ak *spec.AccessKey, u *spec.User) Principal {
