@@ -3,7 +3,6 @@ package system_test
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,6 +34,12 @@ type chaos struct {
 	models        []string
 	restarts      int
 
+	telling  string // the service that streams
+	etcd     *etcdMember
+	killing  atomic.Bool // an engine is killed: what was in flight there may end
+	messages atomic.Int64
+	streams  atomic.Int64
+
 	sent, failed atomic.Int64
 	first        atomic.Value
 	done         atomic.Bool
@@ -65,13 +70,16 @@ func TestChaos(t *testing.T) {
 	c.build()
 
 	c.rest()
-	before := [2]usage{c.usage(c.lead), c.usage(c.gateways[1])}
+	before := c.usage(c.gateways[1])
 
 	t.Cleanup(func() { c.done.Store(true) })
 
 	for i := range 4 {
 		c.clients.Go(func() { c.client(uint64(i), i%2 == 1) })
 	}
+
+	c.clients.Go(func() { c.socketClient(100) })
+	c.clients.Go(func() { c.streamClient(200) })
 
 	acts := []struct {
 		name string
@@ -84,6 +92,10 @@ func TestChaos(t *testing.T) {
 		{"weights", c.weights},
 		{"replaced gateway", c.replaceGateway},
 		{"restarted standby", c.restartStandby},
+		{"killed leader", c.killLeader},
+		{"replaced leader", c.stopLeader},
+		{"etcd away", c.etcdAway},
+		{"full disk", c.fullDisk},
 	}
 	counts := map[string]int{}
 
@@ -108,9 +120,10 @@ func TestChaos(t *testing.T) {
 
 	c.done.Store(true)
 	c.clients.Wait()
-	t.Logf("%d requests, %d failed; %v", c.sent.Load(), c.failed.Load(), counts)
+	t.Logf("%d requests (%d messages, %d streams), %d failed; %v",
+		c.sent.Load(), c.messages.Load(), c.streams.Load(), c.failed.Load(), counts)
 
-	if c.failed.Load() > 0 || c.sent.Load() == 0 {
+	if c.failed.Load() > 0 || c.sent.Load() == 0 || c.messages.Load() == 0 || c.streams.Load() == 0 {
 		t.Errorf("%d of %d requests failed; the first: %v", c.failed.Load(), c.sent.Load(), c.first.Load())
 	}
 
@@ -129,7 +142,8 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 
 func (c *chaos) build() {
 	t := c.t
-	endpoint, _ := etcd(t)
+	c.etcd = startEtcd(t)
+	endpoint := c.etcd.endpoint
 	keyring := filepath.Join(c.dir, "keyring")
 
 	if err := os.WriteFile(keyring, []byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"), 0o600); err != nil {
@@ -162,15 +176,21 @@ func (c *chaos) build() {
 		c.models = append(c.models, id)
 	}
 
-	c.service = c.lead.deploy("echo", c.models[0], 2, nil)
+	c.service = c.lead.deploy("echo", c.models[0], 2, map[string]any{
+		"additional_properties": map[string]any{"websocket_upgrade": true},
+	})
 	c.settle()
+
+	engine := teller()
+	t.Cleanup(engine.Close)
+
+	c.telling = c.lead.external("events", map[string]any{"endpoints": []any{map[string]any{"url": engine.URL}}}, nil)
 
 	c.standby = startAs(t, "control", filepath.Join(c.dir, "standby"), c.config)
 	c.plain, c.secure = newBalancer(t), newBalancer(t)
 
-	for i := range c.gateways {
-		c.gateways[i] = startAs(t, "gateway", filepath.Join(c.dir, "gateway"+strconv.Itoa(i)), c.config)
-	}
+	c.gateways[0] = startAs(t, "gateway", filepath.Join(c.dir, "gateway0"), c.config)
+	c.gateways[1] = c.smallGateway()
 
 	c.balance(c.gateways[:]...)
 
@@ -206,22 +226,13 @@ func (c *chaos) client(id uint64, secure bool) {
 	cl := &http.Client{Timeout: 30 * time.Second, Transport: tr}
 
 	for n := uint64(0); !c.done.Load(); n++ {
-		if err := c.ask(cl, base, id, n); err != nil {
-			c.first.CompareAndSwap(nil, err.Error())
-			c.failed.Add(1)
-		}
-
-		c.sent.Add(1)
+		c.report(c.ask(cl, base, id, n))
 	}
 }
 
 // ask sends numbers that no other request has, and wants them back.
 func (c *chaos) ask(cl *http.Client, base string, id, n uint64) error {
-	sent := [4]float32{float32(id), float32(n % 1_000_000), float32(n / 1_000_000), float32((id*7919 + n*104_729) % 99_991)}
-
-	body, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
-		"name": "x", "shape": []int{1, 4}, "datatype": "FP32", "data": sent,
-	}}})
+	sent, body, err := question(id, n)
 	if err != nil {
 		return err
 	}
@@ -245,21 +256,11 @@ func (c *chaos) ask(cl *http.Client, base string, id, n uint64) error {
 		return err
 	}
 
-	var got struct {
-		Outputs []struct {
-			Data []float32 `json:"data"`
-		} `json:"outputs"`
-	}
-
-	if err := json.Unmarshal(raw, &got); err != nil || resp.StatusCode != http.StatusOK || len(got.Outputs) != 1 || len(got.Outputs[0].Data) != 4 {
+	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %d: %s", resp.StatusCode, raw)
 	}
 
-	if [4]float32(got.Outputs[0].Data) != sent {
-		return fmt.Errorf("wrong answer: sent %v, got %v", sent, got.Outputs[0].Data)
-	}
-
-	return nil
+	return checkEcho(raw, sent)
 }
 
 // settle waits until the service is as it should be.
@@ -301,12 +302,15 @@ func (c *chaos) killWorker() {
 	}
 
 	pid := workers[c.rng.IntN(len(workers))]
+	c.killing.Store(true)
 	syscall.Kill(pid, syscall.SIGKILL)
 	c.lead.eventually(30*time.Second, "a new worker", func() bool {
 		now := workersOf(c.t, c.dir)
 
 		return len(now) >= 2 && !contains(now, pid) // others may have been draining
 	})
+	c.pause(500 * time.Millisecond)
+	c.killing.Store(false)
 }
 
 // replaceGateway drains one of the two and puts another in its place.
@@ -333,13 +337,13 @@ func (c *chaos) restartStandby() {
 
 func (c *chaos) nothingLost() {
 	a := c.lead.call("GET", c.lead.api("/models"), nil).json(c.t)
-	if list, _ := a["models"].([]any); len(list) != len(c.models) {
-		c.t.Errorf("%d models, want %d", len(list), len(c.models))
+	if list, _ := a["models"].([]any); len(list) != len(c.models)+1 {
+		c.t.Errorf("%d models, want %d", len(list), len(c.models)+1)
 	}
 
 	a = c.lead.call("GET", c.lead.api("/services"), nil).json(c.t)
-	if list, _ := a["services"].([]any); len(list) != 1 {
-		c.t.Errorf("%d services, want 1", len(list))
+	if list, _ := a["services"].([]any); len(list) != 2 {
+		c.t.Errorf("%d services, want 2", len(list))
 	}
 }
 
@@ -373,24 +377,22 @@ func (c *chaos) rest() {
 	c.lead.eventually(60*time.Second, "two workers", func() bool { return len(workersOf(c.t, c.dir)) == 2 })
 }
 
-// nothingLeaked compares long-lived processes with how they began, at rest.
-func (c *chaos) nothingLeaked(before [2]usage) {
+// nothingLeaked compares a long-lived process with how it began, at rest.
+func (c *chaos) nothingLeaked(before usage) {
 	c.rest()
 	client.CloseIdleConnections()
 
-	for i, s := range []*sluice{c.lead, c.gateways[1]} {
-		var now usage
+	s := c.gateways[1]
 
-		s.eventually(60*time.Second, "return to rest", func() bool {
-			now = c.usage(s)
+	var now usage
 
-			// Kept connections come and go by a few.
-			return now.files <= before[i].files+12 && now.goroutines <= before[i].goroutines+25
-		})
-		c.t.Logf("files and goroutines of process %d: %v, before %v", i, now, before[i])
-	}
+	s.eventually(60*time.Second, "return to rest", func() bool {
+		now = c.usage(s)
 
-	workers := workersOf(c.t, c.dir)
+		// Kept connections come and go by a few.
+		return now.files <= before.files+12 && now.goroutines <= before.goroutines+25
+	})
+	c.t.Logf("files and goroutines of a gateway: %v, before %v", now, before)
 
 	for _, s := range []*sluice{c.gateways[0], c.gateways[1], c.standby, c.lead} {
 		if code := s.stop(40 * time.Second); code != 0 {
@@ -398,9 +400,7 @@ func (c *chaos) nothingLeaked(before [2]usage) {
 		}
 	}
 
-	for _, pid := range workers {
-		if syscall.Kill(pid, 0) == nil {
-			c.t.Errorf("worker %d outlives its control process", pid)
-		}
+	if left := workersOf(c.t, c.dir); len(left) > 0 {
+		c.t.Errorf("workers %v outlive the last control process", left)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,44 +17,69 @@ import (
 func etcd(t *testing.T) (endpoint string, stop func()) {
 	t.Helper()
 
+	m := startEtcd(t)
+
+	return m.endpoint, m.stop
+}
+
+// etcdMember can be stopped, and started again where it was.
+type etcdMember struct {
+	t        *testing.T
+	dir      string
+	endpoint string
+	running  *embed.Etcd
+}
+
+func startEtcd(t *testing.T) *etcdMember {
+	t.Helper()
+
+	m := &etcdMember{t: t, dir: filepath.Join(t.TempDir(), "etcd"), endpoint: "http://127.0.0.1:0"}
+	m.start()
+	m.endpoint = "http://" + m.running.Clients[0].Addr().String()
+	t.Cleanup(m.stop)
+
+	return m
+}
+
+func (m *etcdMember) start() {
+	m.t.Helper()
+
 	cfg := embed.NewConfig()
-	cfg.Dir = filepath.Join(t.TempDir(), "etcd")
-	cfg.LogLevel = "error"
+	cfg.Dir = m.dir
+	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
 
 	at := func(s string) url.URL {
 		u, err := url.Parse(s)
 		if err != nil {
-			t.Fatal(err)
+			m.t.Fatal(err)
 		}
 
 		return *u
 	}
 
-	cfg.ListenClientUrls = []url.URL{at("http://127.0.0.1:0")}
+	cfg.ListenClientUrls = []url.URL{at(m.endpoint)}
 	cfg.ListenPeerUrls = []url.URL{at("http://127.0.0.1:0")}
 
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
+
+	m.running = e
 
 	select {
 	case <-e.Server.ReadyNotify():
 	case <-time.After(30 * time.Second):
-		t.Fatal("etcd does not start")
+		m.t.Fatal("etcd does not start")
 	}
+}
 
-	var stopped atomic.Bool
-
-	stop = func() {
-		if !stopped.Swap(true) {
-			e.Close()
-		}
+func (m *etcdMember) stop() {
+	if m.running != nil {
+		m.running.Close()
+		m.running = nil
 	}
-	t.Cleanup(stop)
-
-	return "http://" + e.Clients[0].Addr().String(), stop
 }
 
 // TestCluster runs two gateways and two control processes on an external etcd; each is lost in turn.

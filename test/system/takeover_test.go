@@ -3,7 +3,9 @@ package system_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -200,11 +202,51 @@ func (c *chaos) waitLeader() {
 	c.restarts++
 
 	a := c.lead.call("PUT", c.lead.api("/services/"+c.service), map[string]any{"description": fmt.Sprint("change ", c.restarts)})
-	if a.Status != 200 {
+	if a.Status != http.StatusOK {
 		c.t.Fatalf("update: %d %s", a.Status, a.Body)
 	}
 
 	c.lead.eventually(60*time.Second, "leader", func() bool {
 		return strings.Contains(c.lead.log.String(), "leads the rollout") || strings.Contains(c.standby.log.String(), "leads the rollout")
+	})
+}
+
+// smallGateway runs on a disk of its own, if that is possible here.
+func (c *chaos) smallGateway() *sluice {
+	data := filepath.Join(c.dir, "gateway1")
+
+	if exec.Command("unshare", "-m", "true").Run() != nil {
+		return startAs(c.t, "gateway", data, c.config)
+	}
+
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+
+	return startIn(c.t, inNamespace(`mount -t tmpfs -o size=16m none "$1"`, data, "-"), "gateway", data, c.config)
+}
+
+// fullDisk fills the disk of a gateway while its plan changes.
+func (c *chaos) fullDisk() {
+	g := c.gateways[1]
+	if g.root == "" {
+		return
+	}
+
+	g.fillDisk()
+	c.weights()
+	c.settle()
+	g.emptyDisk()
+}
+
+// etcdAway stops etcd for up to longer than a lease lasts.
+func (c *chaos) etcdAway() {
+	c.etcd.stop()
+	c.pause(time.Duration(1+c.rng.IntN(7)) * time.Second)
+	c.etcd.start()
+	c.lead.eventually(60*time.Second, "control with etcd", func() bool {
+		a := c.lead.call("PUT", c.lead.api("/services/"+c.service), map[string]any{"description": "after etcd"})
+
+		return a.Status == http.StatusOK
 	})
 }
