@@ -79,7 +79,7 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 	  done; \
 	done
 
-bench: build ## Measure everything against nginx, HAProxy, wrk and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-only edge')
+bench: build ## Measure everything against nginx, HAProxy, wrk, Flask, Node and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-quick -only edge')
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
 chaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)

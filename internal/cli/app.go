@@ -122,10 +122,15 @@ func appGrant(b *base) *cobra.Command {
 				return err
 			}
 
+			path, err := b.grantPath(cmd.Context(), service)
+			if err != nil {
+				return err
+			}
+
 			whole := map[string]any{}
 			in := map[string]any{"apps": []any{map[string]any{"app_id": app}}}
 
-			if err := b.conn.api(cmd.Context(), http.MethodPost, "/services/"+url.PathEscape(service)+"/app-auth-api", in, &whole); err != nil {
+			if err := b.conn.api(cmd.Context(), http.MethodPost, path, in, &whole); err != nil {
 				return err
 			}
 
@@ -133,6 +138,22 @@ func appGrant(b *base) *cobra.Command {
 				field("APP", "app_id"), field("SUCCESS", "success"), field("REASON", "reason"))
 		},
 	}
+}
+
+// grantPath is where apps are let in: a service has one API, which the first grant makes.
+func (b *base) grantPath(ctx context.Context, service string) (string, error) {
+	path := "/services/" + url.PathEscape(service)
+	whole := map[string]any{}
+
+	if err := b.conn.api(ctx, http.MethodGet, path+"/app-auth-apis", nil, &whole); err != nil {
+		return "", err
+	}
+
+	for _, a := range rows(whole, "apis") {
+		return path + "/app-auth-apis/" + url.PathEscape(plainString(a["api_id"])) + "/app-auth-api", nil
+	}
+
+	return path + "/app-auth-api", nil
 }
 
 // appID finds an app by name; what is not a name is taken as an id.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -95,10 +96,35 @@ func (p *platform) management(mux *http.ServeMux) {
 			"versions":[{"version":"digits/1.0.0","weight":90,"share":90.5,"balancer":"P2C","instances":[{"status":"ready"},{"status":"ejected"},{"status":"ready"}]},
 			{"version":"digits/2.0.0","weight":10,"share":0,"balancer":"P2C","instances":[]}]}`)
 	})
+	p.appAPIs(mux)
 	mux.HandleFunc("POST /v1/infers/s1", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Sluice-Model", "digits/1.0.0")
 		fmt.Fprint(w, `{"predicted_label":"7"}`)
 	})
+}
+
+// appAPIs keeps the one API that a service may have.
+func (*platform) appAPIs(mux *http.ServeMux) {
+	var made atomic.Bool
+
+	const granted = `{"auth_result":[{"app_id":"a","success":true}]}`
+
+	mux.HandleFunc("GET /v1/p1/app-auth/apps", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"apps":[]}`) })
+	mux.HandleFunc("GET /v1/p1/services/s1/app-auth-apis", func(w http.ResponseWriter, _ *http.Request) {
+		if made.Load() {
+			fmt.Fprint(w, `{"apis":[{"api_id":"api1"}]}`)
+		} else {
+			fmt.Fprint(w, `{"apis":[]}`)
+		}
+	})
+	mux.HandleFunc("POST /v1/p1/services/s1/app-auth-api", func(w http.ResponseWriter, _ *http.Request) {
+		if made.Swap(true) {
+			w.WriteHeader(http.StatusConflict)
+		}
+
+		fmt.Fprint(w, granted)
+	})
+	mux.HandleFunc("POST /v1/p1/services/s1/app-auth-apis/api1/app-auth-api", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, granted) })
 }
 
 func (p *platform) asked(t *testing.T, prefix string) string {
@@ -297,6 +323,22 @@ func TestTokenAndDelete(t *testing.T) {
 	}
 
 	p.asked(t, "DELETE /v1/p1/services/s1")
+}
+
+func TestSeveralAppsMayCallOneService(t *testing.T) {
+	t.Parallel()
+
+	p := newPlatform(t)
+
+	for _, app := range []string{"one", "two", "three"} {
+		if out, stderr, err := run(t, p, "app", "grant", app, "digits"); err != nil || !strings.Contains(out, "true") {
+			t.Errorf("%s: %v %s%s", app, err, out, stderr)
+		}
+	}
+
+	if sent := p.asked(t, "POST /v1/p1/services/s1/app-auth-apis/api1/app-auth-api"); !strings.Contains(sent, `"app_id":"two"`) {
+		t.Errorf("sent %s", sent)
+	}
 }
 
 func TestCompletionOffersNames(t *testing.T) {

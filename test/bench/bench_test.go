@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,9 +64,9 @@ func TestPartsThatFailStandInTheReport(t *testing.T) {
 	t.Parallel()
 
 	b := &bench{log: &strings.Builder{}, report: &report{}}
-	b.one(part{title: "One", run: func(*bench) error { return skip("there is no %s", "tool") }})
-	b.one(part{title: "Two", run: func(*bench) error { return errors.New("broken") }})
-	b.one(part{title: "Three", run: func(b *bench) error {
+	b.one(part{name: "one", title: "One", run: func(*bench) error { return skip("there is no %s", "tool") }})
+	b.one(part{name: "two", title: "Two", run: func(*bench) error { return errors.New("broken") }})
+	b.one(part{name: "three", title: "Three", run: func(b *bench) error {
 		b.comparison([]measured{{name: "x", rates: []float64{10}, cpus: []float64{1}, p50: []float64{5}, p99: []float64{6}}})
 
 		return nil
@@ -81,9 +82,25 @@ func TestPartsThatFailStandInTheReport(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, want := range []string{"## One\n\nSkipped: there is no tool.", "## Two\n\n**Failed:** broken", "| x | 10 | 1.00 (1.00–1.00) | 5 µs | 6 µs |", "-only x", "processors"} {
+	for _, want := range []string{"## One\n\n`make bench BENCHFLAGS='-only one'`\n\nSkipped: there is no tool.", "**Failed:** broken", "| x | 10 | 1.00 (1.00–1.00) | 5 µs | 6 µs |", "-only x", "processors"} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("the report lacks %q:\n%s", want, data)
 		}
+	}
+}
+
+func TestFlagsThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+
+	out := filepath.Join(t.TempDir(), "r.md")
+
+	for _, args := range [][]string{{"-only", "edge,nothing"}, {"-duration", "0s"}, {"-rounds", "0"}, {"all"}, {"-loud"}} {
+		if err := run(t.Context(), append([]string{"-out", out}, args...), io.Discard); err == nil {
+			t.Errorf("%v was taken", args)
+		}
+	}
+
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a report without a measurement: %v", err)
 	}
 }

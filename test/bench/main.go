@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sluice-gateway/sluice/loadtest"
 )
 
 func main() {
@@ -28,6 +31,7 @@ type options struct {
 	out, only string
 	duration  time.Duration
 	rounds    int
+	quick     bool
 }
 
 // bench is one run of the suite.
@@ -52,15 +56,19 @@ func parts() []part {
 	return []part{
 		{"tool", "The load tool against wrk", (*bench).tool},
 		{"edge", "Edge against nginx and HAProxy", (*bench).edge},
+		{"doors", "The edge's own suite", (*bench).doors},
 		{"worker", "Worker against a bare ONNX Runtime loop", (*bench).worker},
 		{"saturation", "Worker at saturation against a bare ONNX Runtime loop", (*bench).saturation},
 		{"reload", "Memory over 1,000 loads", (*bench).reload},
+		{"rivals", "Worker against Flask and Node servers with onnxruntime", (*bench).rivals},
 		{"batching", "Batching curve", (*bench).batching},
 		{"auth", "Cost of authenticating", (*bench).auth},
 		{"payload", "Growth with the payload", (*bench).payload},
 		{"memory", "Memory of connections", (*bench).memory},
 		{"services", "Growth with services", (*bench).services},
-		{"start", "Cold start", (*bench).start},
+		{"keys", "Growth with keys and app codes", (*bench).keys},
+		{"upgrade", "Upgrade under load", (*bench).upgrade},
+		{"start", "Cold start and reload", (*bench).start},
 	}
 }
 
@@ -88,9 +96,25 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	fs.DurationVar(&b.duration, "duration", duration, "time for each target in a comparison, in all rounds")
 	fs.IntVar(&b.rounds, "rounds", rounds, "rounds A B A B of a comparison")
 
+	fs.BoolVar(&b.quick, "quick", false, "short rounds: the whole suite in two minutes, with wide ranges")
+
 	if err := fs.Parse(args); err != nil {
 		return err //nolint:wrapcheck // the flag package has told everything
 	}
+
+	if b.quick {
+		b.duration, b.rounds = time.Second, 2
+	}
+
+	if b.duration <= 0 || b.rounds < 1 || fs.NArg() > 0 {
+		return errors.New("want a positive -duration, at least one of -rounds, and no arguments")
+	}
+
+	if err := b.known(); err != nil {
+		return err
+	}
+
+	defer loadtest.Calm()()
 
 	if b.dir, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
 		return fmt.Errorf("temporary directory: %w", err)
@@ -124,10 +148,27 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	return b.report.write(b.out, args)
 }
 
+// known finds names in -only that no part has.
+func (b *bench) known() error {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+
+	for name := range strings.SplitSeq(b.only, ",") {
+		if name != "" && !slices.Contains(names, name) {
+			return fmt.Errorf("-only %s: there is no such part; there are %s", name, strings.Join(names, ", "))
+		}
+	}
+
+	return nil
+}
+
 // one runs a part. What goes wrong stands in the report, and the others are measured all the same.
 func (b *bench) one(p part) {
 	b.say("== %s\n", p.title)
 	b.report.section(p.title)
+	b.report.text("`make bench BENCHFLAGS='-only %s'`", p.name)
 
 	err := p.run(b)
 

@@ -2,117 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/sluice-gateway/sluice/loadtest"
 )
-
-// tool compares the load tool with wrk on the same server, in turn.
-func (b *bench) tool() error {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return skip("wrk is not installed (apt-get install wrk)")
-	}
-
-	n, err := b.nginx("")
-	if err != nil {
-		return err
-	}
-	defer n.close()
-
-	const callers = 64
-
-	t := target{name: "sluice loadtest", url: n.url, method: "GET", concurrency: callers}
-	ours, theirs := measured{name: t.name}, measured{name: "wrk -t2 -c64"}
-	each := max(b.duration/time.Duration(b.rounds), time.Second).Round(time.Second)
-
-	for range b.rounds {
-		plan, err := t.plan(each)
-		if err != nil {
-			return err
-		}
-
-		res, err := loadtest.Run(b.ctx, plan)
-		if err != nil {
-			return fmt.Errorf("%s: %w", t.name, err)
-		}
-
-		ours.add(&t, res, res.Client.CPU)
-
-		if err := theirs.wrk(b, n.url, each); err != nil {
-			return err
-		}
-	}
-
-	b.comparison([]measured{theirs, ours})
-	b.report.text("The same nginx with a constant answer, 64 connections, two threads. The CPU is that of the tool itself.")
-
-	return b.schedule(&t, mean(ours.rates)/2)
-}
-
-func (m *measured) wrk(b *bench, url string, d time.Duration) error {
-	cmd := exec.CommandContext(b.ctx, "wrk", "-t2", "-c64", "--latency", "-d"+strconv.Itoa(int(d.Seconds()))+"s", url) //nolint:gosec // our own URL
-
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("wrk: %w", err)
-	}
-
-	find := func(pattern string) float64 {
-		f := regexp.MustCompile(pattern).FindSubmatch(out)
-		if f == nil {
-			return 0
-		}
-
-		if d, err := time.ParseDuration(string(f[1])); err == nil {
-			return float64(d) / 1e3
-		}
-
-		v, err := strconv.ParseFloat(string(f[1]), 64)
-		if err != nil {
-			return 0
-		}
-
-		return v
-	}
-
-	m.rates = append(m.rates, find(`Requests/sec:\s+([0-9.]+)`))
-	m.p50 = append(m.p50, find(`50%\s+([0-9.]+[a-z]+)`))
-	m.p99 = append(m.p99, find(`99%\s+([0-9.]+[a-z]+)`))
-
-	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	m.cpus = append(m.cpus, float64(used)/1e3/max(find(`([0-9]+) requests in`), 1))
-
-	return nil
-}
-
-// schedule tells how well the open loop holds its schedule at half of the closed loop's rate.
-func (b *bench) schedule(t *target, rate float64) error {
-	plan, err := t.plan(b.duration)
-	if err != nil {
-		return err
-	}
-
-	plan.Rate, plan.Concurrency = rate, 1000
-
-	res, err := loadtest.Run(b.ctx, plan)
-	if err != nil {
-		return fmt.Errorf("open loop: %w", err)
-	}
-
-	q := res.Schedule.Quantiles([]float64{0.5, 0.99})
-	b.report.text("Open loop at half of that rate (%.0f/s, Poisson): requests started %v late in the median and %v at p99; %d of %d found no free connection.",
-		rate, q[0].Round(time.Microsecond), q[1].Round(time.Microsecond), res.Wait.Count(), res.Requests)
-
-	return nil
-}
 
 // edge compares the whole edge with plain proxies, all in front of the same upstream.
 func (b *bench) edge() error {
@@ -121,7 +22,7 @@ func (b *bench) edge() error {
 		return err
 	}
 
-	id, err := s.external(b.ctx, "echo", "http://"+b.echo.address, filepath.Join(b.dir, "echo"))
+	id, err := s.findEcho(b)
 	if err != nil {
 		return err
 	}
@@ -161,6 +62,46 @@ func (b *bench) edge() error {
 	return nil
 }
 
+// doors runs the edge's own suite, which looks closer at the proxies, and takes its report over.
+func (b *bench) doors() error {
+	const patience = 10 * time.Minute
+
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+
+	out := filepath.Join(b.dir, "edge.md")
+	each := max(b.duration/time.Duration(b.rounds), time.Second).Round(time.Second)
+
+	cmd := exec.CommandContext(ctx, "go", "run", "./test/bench/edge", "-bin", filepath.Dir(binary), "-out", out, //nolint:gosec // our own command
+		"-length", each.String(), "-rounds", strconv.Itoa(b.rounds))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go run ./test/bench/edge: %w: %s", err, tail(said))
+	}
+
+	data, err := os.ReadFile(out)
+	if err != nil {
+		return fmt.Errorf("the edge's suite: %w", err)
+	}
+
+	// Its headings go one level down, and its title is that of the part.
+	for line := range strings.Lines(string(data)) {
+		switch {
+		case strings.HasPrefix(line, "# "):
+		case strings.HasPrefix(line, "#"):
+			b.report.body.WriteString("#" + line)
+		default:
+			b.report.body.WriteString(line)
+		}
+	}
+
+	b.report.body.WriteString("\n")
+
+	return nil
+}
+
 // inference makes a binary V2 request for the sample model.
 func inference(rows int) (body []byte, header string) {
 	const pixels = 8 * 8
@@ -180,7 +121,7 @@ func (b *bench) worker() error {
 		return err
 	}
 
-	id, err := s.service(b.ctx, "digits-open", "digits")
+	id, err := s.findService(b.ctx, "digits-open", "digits")
 	if err != nil {
 		return err
 	}
@@ -218,7 +159,7 @@ func (b *bench) worker() error {
 
 	b.report.table([]string{"rows", "bare loop", "request, p50", "ratio", "CPU of Sluice a request", "ratio", "failed"}, rows)
 	b.report.text("The digits model, binary V2 tensors, one caller, through edge, link, codec and batcher, against `BenchmarkDigits` of `runtime/ort`, " +
-		"which runs the model in a loop and does nothing else. Flask and Node servers with onnxruntime: skipped, they are not installed here.")
+		"which runs the model in a loop and does nothing else.")
 
 	return nil
 }
@@ -315,11 +256,16 @@ func (b *bench) start() error {
 		}
 	}
 
-	b.report.table([]string{"start", "seconds until a prediction would succeed", "of each round"}, [][]string{
-		{"with an empty data directory", fmt.Sprintf("%.2f", mean(cold)), seconds(cold)},
-		{"with the data of the last run", fmt.Sprintf("%.2f", mean(warm)), seconds(warm)},
-	})
-	b.report.text("Upgrade under load: skipped, the system tests hold that no request is lost.")
+	rows, err := b.arrival()
+	if err != nil {
+		return err
+	}
+
+	b.report.table([]string{"what", "seconds", "of each round"}, append([][]string{
+		{"start with an empty data directory, until a prediction would succeed", fmt.Sprintf("%.2f", mean(cold)), seconds(cold)},
+		{"start with the data of the last run", fmt.Sprintf("%.2f", mean(warm)), seconds(warm)},
+	}, rows...))
+	b.report.text("The services are made by `sluice service create` in a running system; its own start is part of the time.")
 
 	return nil
 }
@@ -340,7 +286,7 @@ func (b *bench) payload() error {
 		return err
 	}
 
-	id, err := s.findService(b.ctx, "echo", "")
+	id, err := s.findEcho(b)
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,9 @@ func freePort() (int, error) {
 }
 
 // answers waits until a URL answers with 200.
-func answers(ctx context.Context, url string) error {
+func answers(ctx context.Context, url string) error { return answersTo(ctx, http.MethodGet, url) }
+
+func answersTo(ctx context.Context, method, url string) error {
 	const patience = 10 * time.Second
 
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -174,7 +176,7 @@ func answers(ctx context.Context, url string) error {
 	defer tick.Stop()
 
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 		if err != nil {
 			return fmt.Errorf("wait for %s: %w", url, err)
 		}

@@ -107,10 +107,13 @@ func (b *bench) proxy(name string, port int, command ...string) (*proxy, error) 
 type system struct {
 	*process
 
-	data string
-	edge string
-	ops  string
-	took time.Duration // until it was ready
+	data    string
+	edge    string
+	secure  string // the edge over HTTPS
+	control string
+	ops     string
+	project string
+	took    time.Duration // until it was ready
 }
 
 const binary = "bin/sluice"
@@ -177,17 +180,19 @@ func (s *system) ready(ctx context.Context) error {
 	}
 
 	var at struct {
-		Edge string `json:"edge_http"`
-		Ops  string `json:"ops"`
+		Edge    string `json:"edge_http"`
+		Secure  string `json:"edge_https"`
+		Control string `json:"control"`
+		Ops     string `json:"ops"`
 	}
 
 	if err := json.Unmarshal(data, &at); err != nil {
 		return fmt.Errorf("sluice serve: %w", err)
 	}
 
-	s.edge, s.ops = at.Edge, at.Ops
+	s.edge, s.secure, s.control, s.ops = at.Edge, at.Secure, at.Control, at.Ops
 
-	return nil
+	return s.bootstrap()
 }
 
 func tail(log []byte) string {
@@ -199,7 +204,7 @@ func tail(log []byte) string {
 // run calls a client verb.
 func (s *system) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Env = append(os.Environ(), "SLUICE_DATA="+s.data)
+	cmd.Env = append(os.Environ(), "SLUICE_DATA="+s.data, "SLUICE_NEW_PASSWORD=Of-Nobody-7391")
 
 	out, err := cmd.Output()
 	if err != nil {
