@@ -22,6 +22,8 @@ type options struct {
 	maxBody             int64
 	library             string
 	logLevel            string
+	cacheDir            string
+	cacheBytes          int64
 }
 
 const usage = `Usage: sluice-runtime serve --package DIR --model NAME [flags]
@@ -61,6 +63,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.DurationVar(&o.linger, "fail-linger", 5*time.Second, "how long /health tells why the model cannot be loaded before the worker exits")
 	fs.Int64Var(&o.maxBody, "max-body", 64<<20, "largest body in `bytes`, also when decompressed")
 	fs.StringVar(&o.library, "onnxruntime", "", "`path` of libonnxruntime.so; empty means where make setup puts it, or $ONNXRUNTIME_LIB")
+	fs.StringVar(&o.cacheDir, "cache-dir", "", "`directory` for optimised graphs of packages with execution.cache_optimized_model; may be shared by workers")
+	fs.Int64Var(&o.cacheBytes, "cache-bytes", 8<<30, "bound of the cache in `bytes`; the longest unused graphs go first")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 
 	if len(args) == 0 || args[0] != "serve" {
@@ -104,6 +108,10 @@ func (o *options) check(fs *flag.FlagSet) error {
 
 	if o.grace < o.drainDelay {
 		errs = append(errs, fmt.Errorf("--grace %v is shorter than --drain-delay %v", o.grace, o.drainDelay))
+	}
+
+	if o.cacheBytes <= 0 {
+		errs = append(errs, errors.New("--cache-bytes must be positive"))
 	}
 
 	if o.maxBody <= 0 {

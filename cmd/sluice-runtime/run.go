@@ -133,7 +133,7 @@ func (w *worker) serve(ctx context.Context) error {
 	reg := telemetry.New(version.String())
 	metrics := runtimetel.New(reg)
 
-	models, err := repo.New(repo.Config{}, eng, metrics.Repo(), w.plain)
+	models, err := repo.New(repo.Config{CacheDir: w.opt.cacheDir, CacheBytes: w.opt.cacheBytes}, eng, metrics.Repo(), w.plain)
 	if err != nil {
 		return fmt.Errorf("build the repository: %w", err)
 	}

@@ -109,6 +109,7 @@ func (b *builder) workers() error {
 
 	args := []string{
 		"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
+		"--cache-dir", filepath.Join(b.settings.DataDir, "cache", "graphs"),
 	}
 	if b.shared() {
 		args = append(args, "--orphan", rt.Orphan.D().String())

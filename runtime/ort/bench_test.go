@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -245,4 +246,35 @@ func BenchmarkSaturation(b *testing.B) {
 	b.Run("batched", func(b *testing.B) {
 		infer(b, serve(b, model, fmt.Sprintf(`{"serving":{"max_batch_size":%d}}`, size)), width, 4*size)
 	})
+}
+
+// BenchmarkLoadOptimised loads a model of many nodes from its file, and from its kept optimised graph.
+func BenchmarkLoadOptimised(b *testing.B) {
+	e := newEngine(b)
+	path := os.Getenv("SLUICE_BENCH_MODEL")
+
+	if path == "" {
+		path = write(b, onnxgen.Work(1, 64, 500))
+	}
+
+	for _, kept := range []string{"", filepath.Join(b.TempDir(), "graph")} {
+		load := func() {
+			s, err := e.Load(b.Context(), engine.LoadSpec{Path: path, OptimizedModelPath: kept})
+			if err != nil {
+				b.Fatal(err)
+			}
+
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+
+		b.Run(fmt.Sprintf("kept=%v", kept != ""), func(b *testing.B) {
+			load() // makes what is kept
+
+			for b.Loop() {
+				load()
+			}
+		})
+	}
 }

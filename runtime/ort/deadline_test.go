@@ -115,3 +115,94 @@ func TestBoundsHoldWhileExecutorsCompute(t *testing.T) {
 		t.Errorf("bounds fire %v late in the median", median)
 	}
 }
+
+// TestShortDeadlinesUnderLongRuns asks with deadlines of 5 ms, while a long run is under way and as the long
+// run itself. Whoever has more time is not harmed.
+func TestShortDeadlinesUnderLongRuns(t *testing.T) {
+	const limit = 5 * time.Millisecond
+
+	dir := filepath.Dir(write(t, onnxgen.Work(1, 512, 600)))
+	writeFile(t, filepath.Join(dir, "config.json"), `{"serving":{"max_batch_size":16,"warmup":{"disabled":true}}}`)
+
+	r, err := repo.New(repo.Config{}, newEngine(t), repo.Hooks{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+
+	go func() { done <- r.Run(ctx) }()
+
+	if err := r.Add(ctx, repo.Source{Name: "m", Version: "1", Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+
+	h, err := r.Acquire("m", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ask := func(rows int64, deadline time.Time) error {
+		x := engine.Tensor{Name: "x", Type: engine.FP32, Shape: []int64{rows, 512}, Data: make([]byte, rows*512*4)}
+
+		res, err := h.Infer(ctx, &batch.Request{Rows: int(rows), Inputs: []engine.Tensor{x}, Deadline: deadline})
+		if err == nil {
+			res.Release()
+		}
+
+		return err
+	}
+
+	late := func(rows int64, want ...fault.Code) time.Duration {
+		start := time.Now()
+		err := ask(rows, start.Add(limit))
+		took := time.Since(start)
+
+		if f := fault.From(err); err == nil || !slices.Contains(want, f.Code) {
+			t.Errorf("a deadline of %v: %v after %v", limit, err, took)
+		}
+
+		return took - limit
+	}
+
+	var waiting, running []time.Duration
+
+	for range 12 {
+		long := make(chan error, 1)
+
+		go func() { long <- ask(16, time.Time{}) }()
+
+		<-time.After(20 * time.Millisecond) // by then it runs, for much longer
+
+		waiting = append(waiting, late(1, fault.QueueTimeout, fault.Overloaded))
+
+		if err := <-long; err != nil {
+			t.Errorf("the long one: %v", err)
+		}
+
+		// With nothing else there it is tried, and its run is terminated.
+		running = append(running, late(16, fault.BackendTimeout, fault.QueueTimeout))
+	}
+
+	if err := ask(1, time.Time{}); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+
+	h.Release()
+	cancel()
+
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	for name, lates := range map[string][]time.Duration{"waiting": waiting, "running": running} {
+		slices.Sort(lates)
+		t.Logf("%s: %v late in the median, %v at worst", name, lates[len(lates)/2], lates[len(lates)-1])
+
+		// The worst depends on what else the machine does.
+		if median := lates[len(lates)/2]; median > 20*time.Millisecond {
+			t.Errorf("%s: deadlines fire %v late in the median", name, median)
+		}
+	}
+}

@@ -120,7 +120,7 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 	var first error
 
 	for i, p := range order {
-		s, err := e.loadApart(spec, p)
+		s, err := e.loadApart(ctx, spec, p)
 		if err == nil {
 			if i > 0 {
 				e.log.WarnContext(ctx, "execution provider not usable, fell back", slog.Any("wanted", order[0].name), slog.Any("used", p.name), slog.Any("reason", first.Error()))
@@ -142,55 +142,16 @@ func (e *Engine) Load(ctx context.Context, spec engine.LoadSpec) (engine.Session
 	return nil, first
 }
 
-func (e *Engine) loadApart(spec engine.LoadSpec, p provider) (s engine.Session, err error) {
+func (e *Engine) loadApart(ctx context.Context, spec engine.LoadSpec, p provider) (s engine.Session, err error) {
 	err = apart(func() error {
 		defer trim() // what optimising the graph left behind
 
-		s, err = e.loadWith(spec, p)
+		s, err = e.loadWith(ctx, spec, p)
 
 		return err
 	})
 
 	return s, err
-}
-
-func (e *Engine) loadWith(spec engine.LoadSpec, p provider) (engine.Session, error) {
-	cached := optimisedPath(spec.OptimizedModelPath, e.version, p)
-	if cached == "" {
-		return e.open(spec, p, spec.Path, "")
-	}
-
-	if _, err := os.Stat(cached); err == nil {
-		s, err := e.open(spec, p, cached, "")
-		if err == nil {
-			return s, nil
-		}
-
-		e.log.Warn("optimised model not usable, made again", slog.Any("file", base(cached)), slog.Any("reason", err.Error()))
-	}
-
-	temp := fmt.Sprintf("%s.%d.tmp", cached, os.Getpid())
-	defer os.Remove(temp) //nolint:errcheck // gone already when all went well
-
-	s, err := e.open(spec, p, spec.Path, temp)
-	if err != nil {
-		// Some models load and cannot be written; they go without the cache.
-		return e.open(spec, p, spec.Path, "")
-	}
-
-	if err := os.Rename(temp, cached); err != nil {
-		e.log.Warn("optimised model not kept", slog.Any("file", base(cached)), slog.Any("reason", err.Error()))
-	}
-
-	return s, nil
-}
-
-func optimisedPath(path, version string, p provider) string {
-	if path == "" || p.compiles {
-		return ""
-	}
-
-	return fmt.Sprintf("%s-%s-%s.onnx", path, version, p.name)
 }
 
 // open creates a session from file; with save it also writes the optimised graph there. The

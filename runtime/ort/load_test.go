@@ -2,6 +2,8 @@ package ort_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -147,7 +149,7 @@ func TestOptimisedModelIsKept(t *testing.T) {
 	want := run()
 
 	kept, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(kept) != 1 || !strings.HasSuffix(kept[0], "-cpu.onnx") {
+	if err != nil || len(kept) != 2 || !strings.HasSuffix(kept[0], "-cpu.onnx") || kept[1] != kept[0]+".sha256" {
 		t.Fatalf("kept %v, %v", kept, err)
 	}
 
@@ -157,20 +159,38 @@ func TestOptimisedModelIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	hash := sha256.Sum256(other.Bytes())
+	writeFile(t, kept[1], hex.EncodeToString(hash[:]))
+
 	if bytes.Equal(run(), want) {
 		t.Error("the kept model was not used")
 	}
 
-	if err := os.WriteFile(kept[0], []byte("rubbish"), 0o600); err != nil {
-		t.Fatal(err)
+	// Whatever becomes of the files, the answer is right and they are made again.
+	for what, damage := range map[string]func(){
+		"rubbish":            func() { writeFile(t, kept[0], "rubbish") },
+		"other weights":      func() { writeFile(t, kept[0], string(onnxgen.MLP(5, 4, 8, 2).Bytes())) },
+		"nothing":            func() { writeFile(t, kept[0], "") },
+		"without its hash":   func() { _ = os.Remove(kept[1]) },
+		"hash without model": func() { _ = os.Remove(kept[0]) },
+	} {
+		damage()
+
+		if !bytes.Equal(run(), want) {
+			t.Errorf("%s: another answer", what)
+		}
+
+		data, err1 := os.ReadFile(kept[0])
+		hash, err2 := os.ReadFile(kept[1])
+		sum := sha256.Sum256(data)
+
+		if err1 != nil || err2 != nil || string(hash) != hex.EncodeToString(sum[:]) {
+			t.Errorf("%s: not made again: %v, %v", what, err1, err2)
+		}
 	}
 
-	if !bytes.Equal(run(), want) {
-		t.Error("a damaged cache changed the answer")
-	}
-
-	if data, err := os.ReadFile(kept[0]); err != nil || string(data) == "rubbish" {
-		t.Errorf("the damaged file was not replaced: %v", err)
+	if left, err := filepath.Glob(filepath.Join(dir, "*.tmp*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -150,10 +150,16 @@ func (r *Repo) bring(ctx context.Context, v *version, src Source) (*loaded, erro
 		return nil, err
 	}
 
-	sess, err := r.eng.Load(ctx, r.loadSpec(src, p))
+	ls := r.loadSpec(ctx, src, p)
+
+	sess, err := r.eng.Load(ctx, ls)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
+
+	sess = r.gate(sess, &ls)
+
+	r.trimGraphs()
 
 	step(Warming)
 
@@ -285,7 +291,7 @@ func (p *pack) readLabels() ([]string, error) {
 }
 
 // loadSpec tells the engine what the package asks for, within the cores there are.
-func (r *Repo) loadSpec(src Source, p *pack) engine.LoadSpec {
+func (r *Repo) loadSpec(ctx context.Context, src Source, p *pack) engine.LoadSpec {
 	s := p.config.Serving
 	ls := engine.LoadSpec{Path: filepath.Join(p.dir, p.model), IntraOpThreads: 1, InterOpThreads: 1}
 
@@ -311,7 +317,7 @@ func (r *Repo) loadSpec(src Source, p *pack) engine.LoadSpec {
 		ls.DeviceID, ls.ArenaLimitBytes, ls.Strict = e.DeviceID, e.ArenaLimitBytes, e.Strict
 
 		if e.CacheOptimizedModel {
-			ls.OptimizedModelPath = r.optimisedPath(src, p)
+			ls.OptimizedModelPath = r.optimisedPath(ctx, src, p)
 		}
 	}
 
@@ -321,22 +327,6 @@ func (r *Repo) loadSpec(src Source, p *pack) engine.LoadSpec {
 // instances is the number of executors, within the cores there are.
 func (r *Repo) instances(p *pack) int {
 	return max(1, min(p.config.Serving.Instances, r.cfg.Cores))
-}
-
-// optimisedPath is where the optimised model of this very package is kept, or "".
-func (r *Repo) optimisedPath(src Source, p *pack) string {
-	tree := src.TreeSHA256
-	if r.cfg.CacheDir == "" || tree == "" {
-		return "" // nothing to tell one package from the next by
-	}
-
-	if err := os.MkdirAll(r.cfg.CacheDir, 0o750); err != nil {
-		r.log.Warn("no cache of optimised models", slog.Any("error", err))
-
-		return ""
-	}
-
-	return filepath.Join(r.cfg.CacheDir, tree+"-"+strings.ReplaceAll(p.model, "/", "_"))
 }
 
 // batchConfig is the package's batching for a session of the given batch size.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/runtime/engine"
 )
@@ -23,6 +25,8 @@ type Config struct {
 	Cores int
 	// CacheDir keeps graph-optimised models of packages that ask for it; empty means nowhere.
 	CacheDir string
+	// CacheBytes bounds what is in CacheDir; the longest unused go first. 0 means 8 GiB.
+	CacheBytes int64
 	// Policy of models that Policies does not name.
 	Policy   Policy
 	Policies map[string]Policy
@@ -41,6 +45,7 @@ type Repo struct {
 
 	view    atomic.Pointer[view]
 	slots   chan struct{} // one for each parallel load
+	cores   *semaphore.Weighted
 	started chan struct{} // closed by Run
 
 	mu       sync.Mutex // guards what follows, and the versions
@@ -73,10 +78,11 @@ type version struct {
 
 // New returns an empty Repo; Add waits until Run is called.
 func New(cfg Config, eng engine.Engine, hooks Hooks, log *slog.Logger) (*Repo, error) {
-	if cfg.ParallelLoads < 0 || cfg.Cores < 0 || cfg.CloseTimeout < 0 {
+	if cfg.ParallelLoads < 0 || cfg.Cores < 0 || cfg.CloseTimeout < 0 || cfg.CacheBytes < 0 {
 		return nil, errors.New("configure models: a number is negative")
 	}
 
+	cfg.CacheBytes = cmp.Or(cfg.CacheBytes, 8<<30)
 	cfg.ParallelLoads = cmp.Or(cfg.ParallelLoads, 2)
 	cfg.Cores = cmp.Or(cfg.Cores, Cores())
 	cfg.CloseTimeout = cmp.Or(cfg.CloseTimeout, 10*time.Second)
@@ -84,6 +90,7 @@ func New(cfg Config, eng engine.Engine, hooks Hooks, log *slog.Logger) (*Repo, e
 	r := &Repo{
 		cfg: cfg, eng: eng, hooks: hooks, log: log,
 		slots:   make(chan struct{}, cfg.ParallelLoads),
+		cores:   semaphore.NewWeighted(int64(cfg.Cores)),
 		started: make(chan struct{}),
 		models:  map[string]map[string]*version{},
 	}

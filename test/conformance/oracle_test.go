@@ -298,4 +298,3 @@ func (o *oracle) run(model string, in []engine.Tensor) (*oracleAnswer, error) {
 
 	return a, json.Unmarshal(line, a)
 }
-
