@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -317,4 +319,50 @@ func TestASlowReaderIsCut(t *testing.T) {
 	}
 
 	eventually(t, "connections are gone", func() bool { return r.Connections() == 0 })
+}
+
+// TestBodyMemoryIsGivenBack posts large bodies over connections that then stay open, and looks
+// at what the process holds.
+func TestBodyMemoryIsGivenBack(t *testing.T) { //nolint:paralleltest // measures the whole process
+	const (
+		connections = 24
+		size        = 4 << 20
+		most        = 16 << 20
+	)
+
+	cfg := testConfig()
+	cfg.Limits.Body = size
+	cfg.Timeouts.ParkAfter = ms(50)
+
+	r := start(t, cfg, handlerFunc(func(c *gateway.Call) {
+		b, err := c.Body.Bytes(size)
+		if err != nil || len(b) != size {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+
+		c.Out.Set(200, nil)
+	}))
+
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC() // what a pool holds goes with the second one
+
+		var m runtime.MemStats
+
+		runtime.ReadMemStats(&m)
+
+		return int64(m.HeapAlloc)
+	}
+
+	request := "POST /t HTTP/1.1\r\nHost: a\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n" + strings.Repeat("x", size)
+	before := heap()
+
+	for range connections {
+		c := r.dial(t)
+		if reply := ask(t, c, bufio.NewReader(c), request); reply.status != 200 {
+			t.Fatalf("got %d", reply.status)
+		}
+	}
+
+	eventually(t, "the memory of bodies to be given back", func() bool { return heap()-before < most })
 }

@@ -176,11 +176,13 @@ func TestForwardPassesRequestAndAnswer(t *testing.T) {
 	b.use(addr)
 
 	out := b.do("POST", "/v1/infers/svc/a%20b/c?x=1%2f2&y", "payload",
-		[2]string{"X-Auth-Token", "secret"}, [2]string{"Connection", "keep-alive, X-Drop"}, [2]string{"X-Drop", "1"},
+		[2]string{"X-Auth-Token", "secret"}, [2]string{"Connection", "keep-alive, X-Drop, X-Forwarded-For, X-Request-Id, Content-Length, Host"}, [2]string{"X-Drop", "1"},
 		[2]string{"X-Keep", "2"}, [2]string{"X-Forwarded-For", "6.6.6.6"}, [2]string{"X_Forwarded_For", "6.6.6.6"},
 		[2]string{"Authorization", "SDK-HMAC-SHA256 Access=AK, SignedHeaders=a, Signature=b"},
 		[2]string{"Transfer-Encoding", "chunked"}, [2]string{"Content-Length", "99"}, [2]string{"Upgrade", "h2c"},
-		[2]string{"Traceparent", "garbage"}, [2]string{"X-Sluice-Rule", "forged"}, [2]string{"Proxy", "evil"})
+		[2]string{"Traceparent", "garbage"}, [2]string{"X-Sluice-Rule", "forged"}, [2]string{"Proxy", "evil"},
+		[2]string{"Expect", "100-continue"}, [2]string{"TE", "trailers"}, [2]string{"Trailer", "X-Late"}, [2]string{"Keep-Alive", "1"},
+		[2]string{"Proxy-Connection", "close"}, [2]string{"HTTP2-Settings", "AAMAAABk"}, [2]string{"X-Sdk-Date", "20250101T000000Z"})
 
 	if out.Status != 418 || string(out.Body) != "short and stout" {
 		t.Fatalf("got %d %q", out.Status, out.Body)
@@ -192,6 +194,7 @@ func TestForwardPassesRequestAndAnswer(t *testing.T) {
 
 	for name, want := range map[string]string{
 		"X-Keep": "2", "X-Drop": "", "X-Auth-Token": "", "Authorization": "", "Upgrade": "", "Proxy": "",
+		"Expect": "", "Te": "", "Trailer": "", "Keep-Alive": "", "Proxy-Connection": "", "Http2-Settings": "",
 		"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "api.example",
 		"X_forwarded_for": "", "X-Sluice-Rule": "", "X-Request-Id": "req-1", "Content-Length": "7",
 	} {
