@@ -11,6 +11,8 @@ import (
 // options are the flags of "sluice-runtime serve".
 type options struct {
 	pkg, model, version string
+	repository          string
+	policies            policies
 	treeSHA256          string
 	listen, grpc, ops   string
 	link                string
@@ -27,8 +29,9 @@ type options struct {
 }
 
 const usage = `Usage: sluice-runtime serve --package DIR --model NAME [flags]
+       sluice-runtime serve --repository DIR [--version-policy latest:1] [flags]
 
-Serves one model package over HTTP. Flags:
+Serves one model package, or a directory of models with their versions, over HTTP. Flags:
 `
 
 var errUsage = errors.New("usage")
@@ -45,8 +48,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 
 	fs.StringVar(&o.pkg, "package", "", "`directory` with config.json and the model, or a bare model.onnx")
-	fs.StringVar(&o.model, "model", "", "`name` under which the model is served")
-	fs.StringVar(&o.version, "version", "1", "version under which the model is served")
+	fs.StringVar(&o.model, "model", "", "`name` under which the model is served; with --repository the one that POST / asks")
+	fs.StringVar(&o.version, "version", "1", "version under which the model is served; with --repository always the newest")
+	fs.StringVar(&o.repository, "repository", "", "`directory` of models, NAME/VERSION/ or NAME/ with a package each, in place of --package")
+	fs.Var(&o.policies, "version-policy", "which versions serve: all, latest:N or specific:V,V; NAME=`policy` for one model (default all; may be repeated)")
 	fs.StringVar(&o.treeSHA256, "tree-sha256", "", "what the package must hash to")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` for HTTP: host:port or unix:PATH")
 	fs.StringVar(&o.link, "link", "", "`address` for small calls from gateways: host:port, unix:PATH, or unix:DIR/ for a socket named by the pid; empty means none")
@@ -91,13 +96,7 @@ func (o *options) check(fs *flag.FlagSet) error {
 		errs = append(errs, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
 	}
 
-	if o.pkg == "" {
-		errs = append(errs, errors.New("--package is required"))
-	}
-
-	if o.model == "" {
-		errs = append(errs, errors.New("--model is required"))
-	}
+	errs = append(errs, o.checkModels()...)
 
 	if o.drainDelay < 0 {
 		o.drainDelay = 60 * time.Second
@@ -119,4 +118,27 @@ func (o *options) check(fs *flag.FlagSet) error {
 	}
 
 	return errors.Join(errs...)
+}
+
+// checkModels checks what is to be served.
+func (o *options) checkModels() (errs []error) {
+	if o.repository != "" {
+		o.version = ""
+
+		if o.pkg != "" || o.treeSHA256 != "" {
+			errs = append(errs, errors.New("--repository does not go with --package or --tree-sha256"))
+		}
+
+		return errs
+	}
+
+	if o.pkg == "" {
+		errs = append(errs, errors.New("--package is required, or --repository"))
+	}
+
+	if o.model == "" {
+		errs = append(errs, errors.New("--model is required"))
+	}
+
+	return errs
 }

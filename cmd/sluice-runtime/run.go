@@ -133,14 +133,16 @@ func (w *worker) serve(ctx context.Context) error {
 	reg := telemetry.New(version.String())
 	metrics := runtimetel.New(reg)
 
-	models, err := repo.New(repo.Config{CacheDir: w.opt.cacheDir, CacheBytes: w.opt.cacheBytes}, eng, metrics.Repo(), w.plain)
+	models, err := repo.New(repo.Config{
+		CacheDir: w.opt.cacheDir, CacheBytes: w.opt.cacheBytes, Policy: w.opt.policies.all, Policies: w.opt.policies.models,
+	}, eng, metrics.Repo(), w.plain)
 	if err != nil {
 		return fmt.Errorf("build the repository: %w", err)
 	}
 
 	app, err := serve.New(serve.Config{
 		Model: w.opt.model, Version: w.opt.version, MaxBody: w.opt.maxBody, Release: version.String(),
-	}, serve.Repository{Repo: models}, &w.state, metrics.Serve(), w.log)
+	}, w.offered(models), &w.state, metrics.Serve(), w.log)
 	if err != nil {
 		return fmt.Errorf("build the server: %w", err)
 	}
@@ -178,8 +180,21 @@ func (w *worker) together(ctx context.Context, now <-chan struct{}, models *repo
 	return errors.Join(err, <-ended)
 }
 
-// load loads the model. A model that cannot be loaded leaves the reason readable for a while.
+// offered are the models as requests see them.
+func (w *worker) offered(models *repo.Repo) serve.Models {
+	if w.opt.repository == "" {
+		return serve.Repository{Repo: models}
+	}
+
+	return &scanned{Repository: serve.Repository{Repo: models}, dir: w.opt.repository}
+}
+
+// load loads what the worker is there for.
 func (w *worker) load(ctx context.Context, models *repo.Repo, app *serve.App) error {
+	if all, ok := w.offered(models).(*scanned); ok {
+		return w.loadAll(ctx, all)
+	}
+
 	start := time.Now()
 
 	err := models.Add(ctx, repo.Source{
@@ -199,6 +214,11 @@ func (w *worker) load(ctx context.Context, models *repo.Repo, app *serve.App) er
 		return nil // told to stop while loading
 	}
 
+	return w.fail(ctx, err)
+}
+
+// fail leaves the reason readable for a while.
+func (w *worker) fail(ctx context.Context, err error) error {
 	reason := fault.From(err).Message()
 	w.state.SetFailed(reason)
 	w.log.Error("the model cannot be loaded", slog.Any("error", err))

@@ -12,6 +12,10 @@ import (
 
 // predict answers POST / and the paths that the package declares.
 func (a *App) predict(x *Exchange) error {
+	if a.cfg.Model == "" {
+		return fault.New(fault.EndpointUndefined, "This worker serves a repository of models, each below /v2/models.")
+	}
+
 	m, err := a.models.Acquire(a.cfg.Model, a.cfg.Version)
 	if err != nil {
 		if !isRoot(x.Path) {
