@@ -133,7 +133,7 @@ func (o *options) checkModels() (errs []error) {
 	}
 
 	if o.pkg == "" {
-		errs = append(errs, errors.New("--package is required, or --repository"))
+		errs = append(errs, errors.New("--package is required"))
 	}
 
 	if o.model == "" {
