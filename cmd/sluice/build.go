@@ -62,17 +62,18 @@ func build(ctx context.Context, role role, set *settings, log *slog.Logger, acce
 type builder struct {
 	*system
 
-	ctx      context.Context //nolint:containedctx // it lives as long as build
-	access   io.Writer       // of the access log; nil is none
-	registry *telemetry.Registry
-	ring     *secretbox.Keyring
-	tls      *tlsconf.Source
-	handler  *gateway.Gateway
-	upstream *upstream.Client
-	packages *pkgstore.Store
-	sockets  string           // directory of the workers' sockets and the admin door
-	etcd     *clientv3.Client // nil if it is embedded
-	node     string
+	ctx       context.Context //nolint:containedctx // it lives as long as build
+	access    io.Writer       // of the access log; nil is none
+	registry  *telemetry.Registry
+	ring      *secretbox.Keyring
+	tls       *tlsconf.Source
+	handler   *gateway.Gateway
+	doorHooks edge.Hooks // of handler
+	upstream  *upstream.Client
+	packages  *pkgstore.Store
+	sockets   string           // directory of the workers' sockets and the admin door
+	etcd      *clientv3.Client // nil if it is embedded
+	node      string
 }
 
 // steps are what a role is built from.
@@ -200,8 +201,11 @@ func (b *builder) gateway() error {
 		return fmt.Errorf("prepare authentication: %w", err)
 	}
 
+	doors, services := gatewaytel.Edge(b.registry)
+	b.doorHooks = doors
+
 	compiler, err := plan.NewCompiler(b.settings.Routing.plan(b.settings.Edge.Limits.Body, gatewaytel.Pool(b.registry)), plan.Parts{
-		Open: client.Open, Guard: plan.Guards(verifier, b.ring, b.log), Limits: limits, Log: b.log,
+		Open: client.Open, Guard: plan.Guards(verifier, b.ring, b.log), Limits: limits, Hooks: services, Log: b.log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the plan: %w", err)
@@ -337,7 +341,7 @@ func (b *builder) listeners() error {
 
 	b.edge, err = edge.Listen(b.ctx, b.settings.Edge, edge.Deps{
 		Handler: b.handler, TLS: b.tls.Config(), Log: b.log, Access: b.access,
-		Ready: func() bool { return b.health().Ready }, Hooks: gatewaytel.Edge(b.registry),
+		Ready: func() bool { return b.health().Ready }, Hooks: b.doorHooks,
 	})
 	if err != nil {
 		return fmt.Errorf("open the edge: %w", err)

@@ -88,6 +88,7 @@ type Compiler struct {
 	open   Opener
 	guard  NewGuard
 	limits ServiceLimits
+	hooks  ServiceHooks
 	log    *slog.Logger
 
 	states   map[string]*state
@@ -104,7 +105,15 @@ type Parts struct {
 	Open   Opener
 	Guard  NewGuard
 	Limits ServiceLimits
+	Hooks  ServiceHooks
 	Log    *slog.Logger
+}
+
+// ServiceHooks tell what comes into plans and what leaves them; nil fields are skipped. model is
+// "name/version", or empty for the service as a whole.
+type ServiceHooks struct {
+	Added   func(serviceID, model string)
+	Removed func(serviceID, model string)
 }
 
 // NewCompiler returns a compiler without a plan.
@@ -114,7 +123,7 @@ func NewCompiler(cfg Config, p Parts) (*Compiler, error) {
 	}
 
 	return &Compiler{
-		cfg: cfg.Defaults(), open: p.Open, guard: p.Guard, limits: p.Limits, log: p.Log,
+		cfg: cfg.Defaults(), open: p.Open, guard: p.Guard, limits: p.Limits, hooks: p.Hooks, log: p.Log,
 		states: make(map[string]*state),
 	}, nil
 }
@@ -216,9 +225,10 @@ func checkRoute(in *spec.Route) error {
 func (c *Compiler) service(in *spec.Route) *Service {
 	st := c.states[in.ServiceID]
 	if st == nil {
-		st = &state{turns: router.NewTurns(), pools: make(map[string]*pool.Pool)}
+		st = &state{turns: router.NewTurns(), pools: make(map[string]*pool.Pool), models: make(map[string]string)}
 		st.limits = c.limits.Service(in.ServiceID, in.ProjectID, in.Policy.Limits)
 		c.states[in.ServiceID] = st
+		tell(c.hooks.Added, in.ServiceID, "")
 	} else {
 		c.limits.SetLimits(st.limits, in.Policy.Limits)
 	}
@@ -273,6 +283,8 @@ func (c *Compiler) pool(st *state, in *spec.Route, v *spec.Version) *pool.Pool {
 
 		p = made
 		st.pools[v.ModelID] = p
+		st.models[v.ModelID] = v.ModelName + "/" + v.ModelVersion
+		tell(c.hooks.Added, in.ServiceID, st.models[v.ModelID])
 	}
 
 	picker, err := pool.ParsePicker(in.Balancer)
@@ -311,12 +323,37 @@ func (c *Compiler) sweep(p *Plan) {
 			}
 
 			delete(st.pools, model)
+
+			name := st.models[model]
+			delete(st.models, model)
+
+			// A model that was made again under its name goes on.
+			if !holds(st.models, name) {
+				tell(c.hooks.Removed, id, name)
+			}
 		}
 
 		if s == nil {
 			delete(c.states, id)
+			tell(c.hooks.Removed, id, "")
 		}
 	}
+}
+
+func tell(hook func(serviceID, model string), serviceID, model string) {
+	if hook != nil {
+		hook(serviceID, model)
+	}
+}
+
+func holds(models map[string]string, name string) bool {
+	for _, n := range models {
+		if n == name {
+			return true
+		}
+	}
+
+	return false
 }
 
 func uses(s *Service, p *pool.Pool) bool {

@@ -74,5 +74,6 @@ type state struct {
 	limits *limit.Service
 	turns  *router.Turns
 	pools  map[string]*pool.Pool // by model id
+	models map[string]string     // name and version by model id
 	able   atomic.Int64          // ms since the epoch
 }

@@ -297,3 +297,49 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	})
 }
+
+func TestHooksTellWhatComesAndGoes(t *testing.T) {
+	t.Parallel()
+
+	limits, err := limit.New(limit.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var told []string
+
+	note := func(what string) func(string, string) {
+		return func(service, model string) { told = append(told, what+service+" "+model) }
+	}
+
+	b := &backends{open: map[string]int{}}
+
+	c, err := plan.NewCompiler(plan.Config{}, plan.Parts{
+		Open: b.Open, Limits: limits, Log: slog.New(slog.DiscardHandler), Hooks: plan.ServiceHooks{Added: note("+"), Removed: note("-")},
+		Guard: func(*spec.Snapshot, plan.Guard) (plan.Guard, error) { return &gatewaytest.Guard{}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	again := version("m", 100, "i4")
+	again.ModelID = "other id"
+
+	for i, step := range []struct {
+		routes []spec.Route
+		want   string
+	}{
+		{[]spec.Route{route("a", 1, version("m", 100, "i1"))}, "[+a  +a m/1]"},
+		{[]spec.Route{route("a", 2, version("m", 50, "i1"), version("n", 50, "i2"))}, "[+a n/1]"},
+		{[]spec.Route{route("a", 3, version("m", 100, "i1"))}, "[-a n/1]"},
+		{[]spec.Route{route("a", 4, again)}, "[+a m/1]"}, // the model was made again
+		{nil, "[-a m/1 -a ]"},
+	} {
+		told = nil
+		compile(t, c, &spec.Snapshot{Revision: int64(i + 1), Services: step.routes})
+
+		if got := fmt.Sprint(told); got != step.want {
+			t.Errorf("step %d: told %s, want %s", i, got, step.want)
+		}
+	}
+}

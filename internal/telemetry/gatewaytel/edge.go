@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge"
+	"github.com/sluice-gateway/sluice/gateway/plan"
 	"github.com/sluice-gateway/sluice/internal/fault"
 )
 
@@ -26,9 +27,11 @@ const (
 	none        = "_none" // a request that reached no service
 )
 
-// Edge returns hooks that feed reg with the metrics of the doors.
-func Edge(reg prometheus.Registerer) edge.Hooks {
+// Edge returns hooks that feed reg with the metrics of the doors, and those that take the series
+// of services and models away again.
+func Edge(reg prometheus.Registerer) (edge.Hooks, plan.ServiceHooks) {
 	m, s := newEdgeMetrics(reg), newSocketMetrics(reg)
+	m.sockets = s
 
 	return edge.Hooks{
 		Started: func(d edge.Door) { m.inflight[d].Inc() },
@@ -39,7 +42,7 @@ func Edge(reg prometheus.Registerer) edge.Hooks {
 			s.open[d].Inc()
 			s.opened[d].Inc()
 		},
-		SocketClosed: func(d edge.Door, r *gateway.Record) { s.ended(d, r, m.service(r.ServiceID).label) },
+		SocketClosed: func(d edge.Door, r *gateway.Record) { s.ended(d, r); m.socketCode(r) },
 		Rejected:     m.rejected,
 		Opened:       func(d edge.Door) { m.open[d].Inc(); m.opened[d].Inc() },
 		Closed:       func(d edge.Door, age time.Duration) { m.open[d].Dec(); m.age.Observe(age.Seconds()) },
@@ -47,7 +50,7 @@ func Edge(reg prometheus.Registerer) edge.Hooks {
 		LogDropped:   m.dropped.Inc,
 		Draining:     m.drain,
 		Panicked:     m.panics.Inc,
-	}
+	}, plan.ServiceHooks{Added: m.added, Removed: m.removed}
 }
 
 type edgeMetrics struct {
@@ -70,9 +73,12 @@ type edgeMetrics struct {
 	dropped, panics, cut    prometheus.Counter
 	draining, drainInflight prometheus.Gauge
 
-	services sync.Map // id -> *serviceMetrics
-	mu       sync.Mutex
-	known    int // guarded by mu
+	sockets *socketMetrics
+
+	services sync.Map   // id -> *serviceMetrics
+	mu       sync.Mutex // guards making and removing series, and what follows
+	known    int
+	late     lately
 }
 
 // serviceMetrics are the handles of one service.
@@ -80,8 +86,11 @@ type serviceMetrics struct {
 	label    string
 	duration prometheus.Observer
 	counts   [gateway.NumOutcomes][numClasses]atomic.Pointer[prometheus.Counter]
-	models   sync.Map // name -> prometheus.Counter
-	known    atomic.Int32
+	models   sync.Map // name -> prometheus.Counter; one without a series for a model that is gone
+	known    int      // models with a series; guarded by mu of edgeMetrics
+	gone     bool     // guarded by mu of edgeMetrics
+	// goneModels are those whose counter has no series, the oldest first; guarded by mu of edgeMetrics.
+	goneModels []string
 }
 
 const numClasses = 6
@@ -195,7 +204,7 @@ func (m *edgeMetrics) service(id string) *serviceMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 
-	if m.known >= maxServices {
+	if m.late.has(id) || m.known >= maxServices {
 		id = other
 	}
 
@@ -220,7 +229,10 @@ func (m *edgeMetrics) count(s *serviceMetrics, o gateway.Outcome, status int) {
 	}
 
 	cached(&s.counts[o][class], func() prometheus.Counter {
-		return m.requests.WithLabelValues(s.label, o.String(), classes[class])
+		m.mu.Lock()
+		defer m.mu.Unlock()
+
+		return m.requests.WithLabelValues(s.labelNow(), o.String(), classes[class])
 	}).Inc()
 }
 
@@ -241,9 +253,18 @@ func (m *edgeMetrics) model(s *serviceMetrics, name string) prometheus.Counter {
 		return c.(prometheus.Counter) //nolint:forcetypeassert,errcheck // nothing else is stored
 	}
 
-	if s.known.Add(1) > maxModels {
-		return m.models.WithLabelValues(s.label, other)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	if c, ok := s.models.Load(name); ok {
+		return c.(prometheus.Counter) //nolint:forcetypeassert,errcheck // nothing else is stored
 	}
+
+	if s.gone || s.known >= maxModels {
+		return m.models.WithLabelValues(s.labelNow(), other)
+	}
+
+	s.known++
 
 	c := m.models.WithLabelValues(s.label, name)
 	s.models.Store(name, c)

@@ -27,7 +27,7 @@ func TestRequestsAreCountedByServiceOutcomeAndClass(t *testing.T) {
 	t.Parallel()
 
 	reg := prometheus.NewPedanticRegistry()
-	h := gatewaytel.Edge(reg)
+	h, _ := gatewaytel.Edge(reg)
 
 	for range 3 {
 		h.Started(edge.DoorHTTP)
@@ -91,7 +91,7 @@ func TestSeriesAreCapped(t *testing.T) {
 	t.Parallel()
 
 	reg := prometheus.NewPedanticRegistry()
-	h := gatewaytel.Edge(reg)
+	h, _ := gatewaytel.Edge(reg)
 
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -120,8 +120,103 @@ func TestSeriesAreCapped(t *testing.T) {
 	}
 }
 
+// The series of a service and of its models go with them, and requests that end later do not
+// bring them back; a service that comes back has series again.
+func TestSeriesGoWithTheirService(t *testing.T) {
+	t.Parallel()
+
+	reg := prometheus.NewPedanticRegistry()
+	h, services := gatewaytel.Edge(reg)
+
+	has := func(text string) bool { return strings.Contains(strings.Join(lines(t, reg), "\n"), text) }
+
+	use := func(service, model string) {
+		rec := record(service, model, gateway.Served, 200)
+		rec.CloseCode = 1000
+
+		h.Started(edge.DoorHTTP)
+		h.Ended(edge.DoorHTTP, rec)
+		h.Started(edge.DoorHTTP)
+		h.SocketOpened(edge.DoorHTTP, rec)
+		h.SocketClosed(edge.DoorHTTP, rec)
+	}
+
+	for round := range 3 {
+		services.Added("s1", "")
+		services.Added("s1", "digits/1")
+		services.Added("s1", "digits/2")
+		use("s1", "digits/1")
+		use("s1", "digits/2")
+		use("s2", "digits/1")
+
+		for _, series := range []string{
+			`sluice_requests_total{code="2xx",outcome="served",service="s1"} 4`, `sluice_request_duration_seconds_count{service="s1"} 4`,
+			`sluice_model_requests_total{model="digits/1",service="s1"} 2`, `sluice_websocket_closed_total{code="1000",service="s1"} 2`,
+		} {
+			if !has(series) {
+				t.Errorf("round %d: missing %s", round, series)
+			}
+		}
+
+		services.Removed("s1", "digits/1")
+		use("s1", "digits/1")
+
+		if has(`model="digits/1",service="s1"`) || !has(`model="digits/2",service="s1"`) || !has(`model="digits/1",service="s2"`) {
+			t.Errorf("round %d: the series of one model did not go alone", round)
+		}
+
+		services.Added("s1", "digits/1")
+		use("s1", "digits/1")
+
+		if !has(`sluice_model_requests_total{model="digits/1",service="s1"} 2`) {
+			t.Errorf("round %d: a model that came back has no series", round)
+		}
+
+		services.Removed("s1", "")
+		use("s1", "digits/1")
+		use("s1", "digits/3")
+
+		if has(`service="s1"`) || !has(`service="s2"`) {
+			t.Errorf("round %d: the series of one service did not go alone", round)
+		}
+	}
+}
+
+// However many services come and go, each has series of its own while it is there.
+func TestServicesThatWentMakeRoom(t *testing.T) {
+	t.Parallel()
+
+	reg := prometheus.NewPedanticRegistry()
+	h, services := gatewaytel.Edge(reg)
+
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 2500 {
+				id := "s" + strconv.Itoa(g*2500+i)
+				services.Added(id, "")
+				services.Added(id, "m/1")
+				h.Ended(edge.DoorHTTP, record(id, "m/1", gateway.Served, 200))
+				services.Removed(id, "m/1")
+				h.Ended(edge.DoorHTTP, record(id, "m/1", gateway.Served, 200))
+				services.Removed(id, "")
+				h.Ended(edge.DoorHTTP, record(id, "m/1", gateway.Served, 200))
+			}
+		})
+	}
+
+	wg.Wait()
+
+	h.Ended(edge.DoorHTTP, record("last", "m/1", gateway.Served, 200))
+
+	text := strings.Join(lines(t, reg), "\n")
+	if strings.Contains(text, `service="s`) || !strings.Contains(text, `service="last"`) {
+		t.Errorf("got\n%.2000s", text)
+	}
+}
+
 func BenchmarkEnded(b *testing.B) {
-	h := gatewaytel.Edge(prometheus.NewPedanticRegistry())
+	h, _ := gatewaytel.Edge(prometheus.NewPedanticRegistry())
 	r := record("service", "digits/1", gateway.Served, 200)
 
 	b.ReportAllocs()
@@ -136,7 +231,7 @@ func TestWebSocketsHaveMetricsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 
 	reg := prometheus.NewPedanticRegistry()
-	h := gatewaytel.Edge(reg)
+	h, _ := gatewaytel.Edge(reg)
 	rec := record("s1", "chat/1", gateway.Served, 101)
 
 	for range 3 {

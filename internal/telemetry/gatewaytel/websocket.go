@@ -55,26 +55,47 @@ func newSocketMetrics(reg prometheus.Registerer) *socketMetrics {
 	return m
 }
 
-func (m *socketMetrics) ended(d edge.Door, r *gateway.Record, service string) {
+func (m *socketMetrics) ended(d edge.Door, r *gateway.Record) {
 	m.open[d].Dec()
 	m.duration.Observe(r.Total.Seconds())
 	m.messages[0].Add(float64(r.MessagesIn))
 	m.messages[1].Add(float64(r.MessagesOut))
 	m.bytes[0].Add(float64(r.BytesIn))
 	m.bytes[1].Add(float64(r.BytesOut))
+}
 
-	key := socketKey{service, r.CloseCode}
+// socketCode counts how a WebSocket ended.
+func (m *edgeMetrics) socketCode(r *gateway.Record) {
+	s := m.service(r.ServiceID)
+
+	key := socketKey{s.label, r.CloseCode}
 	if key.code >= 3000 { // the client's own words: one series for each thousand
 		key.code -= key.code % 1000
 	}
 
-	if c, ok := m.codes.Load(key); ok {
+	if c, ok := m.sockets.codes.Load(key); ok {
 		c.(prometheus.Counter).Inc() //nolint:forcetypeassert,errcheck // nothing else is stored
 
 		return
 	}
 
-	c := m.closed.WithLabelValues(key.service, strconv.Itoa(int(key.code)))
-	m.codes.Store(key, c)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	key.service = s.labelNow()
+	c := m.sockets.closed.WithLabelValues(key.service, strconv.Itoa(int(key.code)))
+	m.sockets.codes.Store(key, c)
 	c.Inc()
+}
+
+// forget drops the series of a service.
+func (m *socketMetrics) forget(service string) {
+	m.closed.DeletePartialMatch(prometheus.Labels{"service": service})
+	m.codes.Range(func(key, _ any) bool {
+		if k, ok := key.(socketKey); ok && k.service == service {
+			m.codes.Delete(key)
+		}
+
+		return true
+	})
 }
