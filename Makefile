@@ -30,7 +30,7 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile chaos check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile chaos restarts check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: build ## Measure everything against nginx, HAProxy, wrk, Flask, Node and 
 
 chaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-5} $(GO) test -count=1 -v -timeout 2h -run '^TestChaos$$' ./test/system
+
+restarts: setup ## Replace every process of a cluster again and again at 80 % load (RESTARTS=20)
+	RESTARTS=$${RESTARTS:-20} $(GO) test -count=1 -v -timeout 1h -run '^TestRollingRestarts$$' ./test/system
 
 microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)

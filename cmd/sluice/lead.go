@@ -74,9 +74,9 @@ func (b *builder) release() {
 const handOverTimeout = 2 * time.Second
 
 // handOver leaves the workers to another control process of this machine, if there is one, when this
-// one stops.
+// one stops. The last one ends them all, also those that it was left and had no time to take over.
 func (b *builder) handOver(ctx context.Context) {
-	if b.etcd == nil || !b.shared() || b.launcher.Count() == 0 {
+	if b.etcd == nil || !b.shared() {
 		return
 	}
 
@@ -97,6 +97,10 @@ func (b *builder) handOver(ctx context.Context) {
 
 			return
 		}
+	}
+
+	if err := b.runner.Collect(look); err != nil {
+		b.log.Warn("instances of an earlier control process may be left", slog.Any("error", err))
 	}
 }
 

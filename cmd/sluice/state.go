@@ -14,6 +14,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/sluice-gateway/sluice/control/store"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
@@ -21,6 +23,12 @@ import (
 
 // etcdDialTimeout bounds one attempt to connect to an external etcd.
 const etcdDialTimeout = 5 * time.Second
+
+// These bound the wait between attempts to connect to an external etcd.
+const (
+	etcdMinRetry = 100 * time.Millisecond
+	etcdMaxRetry = 500 * time.Millisecond
+)
 
 // state opens the data directory: keys and etcd.
 func (b *builder) state() error {
@@ -114,6 +122,12 @@ func (e *etcdSettings) client(ctx context.Context, log *slog.Logger) (*clientv3.
 	cfg := clientv3.Config{
 		Endpoints: e.Endpoints, Context: ctx, DialTimeout: etcdDialTimeout,
 		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second, Username: e.Username,
+		// gRPC would wait for up to two minutes between attempts; who follows that late chooses instances
+		// that an upgrade has ended meanwhile.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: etcdMinRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: etcdMaxRetry},
+			MinConnectTimeout: etcdDialTimeout,
+		})},
 	}
 
 	if e.PasswordFile != "" {

@@ -2,7 +2,6 @@ package system_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -90,7 +89,7 @@ func TestChaos(t *testing.T) {
 		{"shrinking upgrade", func() { c.upgrade(0, 1) }},
 		{"killed worker", c.killWorker},
 		{"weights", c.weights},
-		{"replaced gateway", c.replaceGateway},
+		{"replaced gateway", func() { c.replaceGateway(0) }},
 		{"restarted standby", c.restartStandby},
 		{"killed leader", c.killLeader},
 		{"replaced leader", c.stopLeader},
@@ -215,15 +214,8 @@ func (c *chaos) balance(list ...*sluice) {
 
 // client asks over one kept connection without a pause.
 func (c *chaos) client(id uint64, secure bool) {
-	base := "http://" + c.plain.ln.Addr().String()
-	if secure {
-		base = "https://" + c.secure.ln.Addr().String()
-	}
-
-	tr := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	defer tr.CloseIdleConnections()
-
-	cl := &http.Client{Timeout: 30 * time.Second, Transport: tr}
+	cl, base, end := c.connect(secure)
+	defer end()
 
 	for n := uint64(0); !c.done.Load(); n++ {
 		c.report(c.ask(cl, base, id, n))
@@ -314,10 +306,10 @@ func (c *chaos) killWorker() {
 }
 
 // replaceGateway drains one of the two and puts another in its place.
-func (c *chaos) replaceGateway() {
-	old := c.gateways[0]
+func (c *chaos) replaceGateway(i int) {
+	old := c.gateways[i]
 	c.restarts++
-	c.gateways[0] = startAs(c.t, "gateway", filepath.Join(c.dir, "gateway-"+strconv.Itoa(c.restarts)), c.config)
+	c.gateways[i] = startAs(c.t, "gateway", filepath.Join(c.dir, "gateway-"+strconv.Itoa(c.restarts)), c.config)
 	c.balance(c.gateways[0], c.gateways[1], old)
 
 	if code := old.stop(30 * time.Second); code != 0 {

@@ -146,6 +146,45 @@ func TestControlIsReplaced(t *testing.T) {
 	}
 }
 
+// TestLastControlEndsAllWorkers stops both control processes at the same time, and once the one that
+// just lost its leader: whoever is last ends the workers, whether or not it ever led.
+func TestLastControlEndsAllWorkers(t *testing.T) {
+	t.Parallel()
+
+	for name, stop := range map[string]func(c *chaos) []*sluice{
+		"together": func(c *chaos) []*sluice { return []*sluice{c.lead, c.standby} },
+		"after a killed leader": func(c *chaos) []*sluice {
+			c.lead.kill()
+
+			return []*sluice{c.standby}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			c := newChaos(t, 1)
+			c.build()
+
+			list := stop(c)
+			for _, s := range list {
+				s.cmd.Process.Signal(syscall.SIGTERM)
+			}
+
+			for _, s := range list {
+				<-s.exited
+
+				if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+					t.Errorf("exit code %d\n%s", code, s.log.tail())
+				}
+			}
+
+			if left := workersOf(t, c.dir); len(left) > 0 {
+				t.Errorf("workers %v are left\n%s", left, c.standby.log.tail())
+			}
+		})
+	}
+}
+
 // TestOrphansEnd kills the only control process for good: its workers serve on, and end in time.
 func TestOrphansEnd(t *testing.T) {
 	t.Parallel()
@@ -249,4 +288,52 @@ func (c *chaos) etcdAway() {
 
 		return a.Status == http.StatusOK
 	})
+}
+
+// TestGatewaysCatchUpWhenEtcdReturns: after an absence of etcd of any length, gateways and control know of
+// changes within moments, not when a back-off that grew meanwhile is over.
+func TestGatewaysCatchUpWhenEtcdReturns(t *testing.T) {
+	t.Parallel()
+
+	c := newChaos(t, 1)
+	c.build()
+	c.etcd.stop()
+
+	away := time.NewTimer(9 * time.Second)
+	<-away.C
+
+	c.etcd.start()
+
+	began := time.Now()
+	body := map[string]any{"config": []any{entry(c.models[1], 100, 1, nil)}}
+
+	c.lead.eventually(20*time.Second, "change", func() bool {
+		return c.lead.call("PUT", c.lead.api("/services/"+c.service), body).Status == http.StatusOK
+	})
+
+	changed := time.Since(began)
+
+	for i, g := range c.gateways {
+		g.token = c.token
+
+		g.eventually(20*time.Second, "the new version", func() bool {
+			sent, raw, err := question(1, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			a := g.call("POST", g.Edge+"/v1/infers/"+c.service+"/v2/models/echo/infer", raw, "Content-Type", "application/json")
+			if a.Status != http.StatusOK || checkEcho(a.Body, sent) != nil {
+				t.Errorf("gateway %d: %d %s", i, a.Status, a.Body)
+			}
+
+			return a.Header.Get("X-Sluice-Model") == "echo/1.0.1"
+		})
+	}
+
+	if all := time.Since(began); all > 5*time.Second {
+		t.Errorf("changed after %v, in use after %v", changed, all)
+	} else {
+		t.Logf("changed after %v, in use after %v", changed, all)
+	}
 }

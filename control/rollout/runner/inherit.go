@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/sluice-gateway/sluice/control/health"
@@ -40,6 +41,19 @@ func (r *Runner) inherit() {
 	if taken > 0 {
 		r.log.Info("took over instances of an earlier control process", slog.Int("instances", taken))
 	}
+}
+
+// Collect takes over what an earlier control process of this machine left, for Shutdown to end. It
+// is for the last one that stops, which may never have led. Call it while Run is not running.
+func (r *Runner) Collect(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.probes.Wait()
+	defer r.endProbing()
+	defer cancel()
+
+	_, _, err := r.load(ctx)
+
+	return err
 }
 
 // inheritOne takes over one instance; mu is held.

@@ -79,7 +79,7 @@ func (e Election) term(
 		return fmt.Errorf("open a session: %w", err)
 	}
 
-	defer func() { _ = session.Close() }() // the lease runs out by itself
+	defer leave(ctx, cli, session)
 
 	election := concurrency.NewElection(session, e.Key)
 
@@ -121,14 +121,21 @@ func (e Election) term(
 		log.Warn("lost the lead", slog.String("id", e.ID))
 	}
 
-	const resignTimeout = time.Second
+	return nil
+}
 
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
+// leaveTimeout bounds the good-bye.
+const leaveTimeout = time.Second
+
+// leave ends the lease, and with it the part in the election, also when ctx has ended: who stops must
+// not stand in the way of others, nor seem to be there for them.
+func leave(ctx context.Context, cli *clientv3.Client, session *concurrency.Session) {
+	session.Orphan()
+
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 
-	_ = election.Resign(bye) // if it cannot be told, the lease says it
-
-	return nil
+	_, _ = cli.Revoke(bye, session.Lease()) // the lease runs out by itself
 }
 
 // Others are the IDs of the other processes that lead or would.
