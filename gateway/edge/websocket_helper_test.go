@@ -84,6 +84,10 @@ func withEngine(tb testing.TB, address string, change ...func(*edge.Config, *spe
 	}
 
 	k.running = start(tb, cfg, k.gateway, func(d *edge.Deps) {
+		if cfg.HTTPS != "" {
+			withTLS(tb)(d)
+		}
+
 		d.Hooks.SocketOpened = func(edge.Door, *gateway.Record) { k.opened.Add(1) }
 		d.Hooks.SocketClosed = func(_ edge.Door, r *gateway.Record) {
 			k.mu.Lock()

@@ -72,7 +72,12 @@ func shake(path string, lines ...string) string {
 func (k *wsBench) handshaken(tb testing.TB, path string, lines ...string) (net.Conn, *bufio.Reader, *http.Response) {
 	tb.Helper()
 
-	c := k.dial(tb)
+	return handshakenOn(tb, k.dial(tb), path, lines...)
+}
+
+func handshakenOn(tb testing.TB, c net.Conn, path string, lines ...string) (net.Conn, *bufio.Reader, *http.Response) {
+	tb.Helper()
+
 	if _, err := io.WriteString(c, shake(path, lines...)); err != nil {
 		tb.Fatal(err)
 	}

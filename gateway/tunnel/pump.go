@@ -12,6 +12,9 @@ import (
 // bufferSize is what a pump reads at a time. A frame that fits is sent on as a whole.
 const bufferSize = 16 << 10
 
+// smallSize is what a pump reads where it waits without a buffer: most control frames, and the start of others.
+const smallSize = 64
+
 // States of a pump.
 const (
 	pumpRunning int32 = iota
@@ -43,6 +46,9 @@ type pump struct {
 	direct func(fd uintptr) bool
 	got    int
 	failed error
+	// first receives what direct cannot wait for; more tells that it was filled.
+	first [smallSize]byte
+	more  bool
 	// buf[start:judged] is to be sent, buf[judged:next] was judged but belongs to a frame that is
 	// sent as a whole, buf[next:end] was not looked at.
 	buf                      *[bufferSize]byte
@@ -169,9 +175,7 @@ func (p *pump) step() (parked bool, err error) {
 // read waits for bytes. Where that is possible it holds no buffer meanwhile.
 func (p *pump) read() (int, error) {
 	if p.direct == nil {
-		p.lend()
-
-		return p.from.conn.Read(p.buf[p.end:]) //nolint:wrapcheck // told as the reason
+		return p.readSmall()
 	}
 
 	p.got, p.failed = 0, nil
@@ -181,6 +185,28 @@ func (p *pump) read() (int, error) {
 	}
 
 	return p.got, p.failed
+}
+
+// readSmall is read for TLS, which does not tell when it has something: a few bytes are waited for without a
+// buffer. Where more came with them, the next read finds it at once.
+func (p *pump) readSmall() (int, error) {
+	if p.more || p.buf != nil && p.end > 0 {
+		p.more = false
+		p.lend()
+
+		return p.from.conn.Read(p.buf[p.end:]) //nolint:wrapcheck // told as the reason
+	}
+
+	p.release()
+
+	n, err := p.from.conn.Read(p.first[:])
+	if n > 0 {
+		p.lend()
+		copy(p.buf[:], p.first[:n])
+		p.more = n == len(p.first)
+	}
+
+	return n, err //nolint:wrapcheck // as above
 }
 
 // lend gets a buffer if there is none.

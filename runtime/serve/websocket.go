@@ -21,7 +21,7 @@ import (
 
 const (
 	// readBuffer of a WebSocket stays with it while it is idle; a message may be longer.
-	readBuffer = 1 << 10
+	readBuffer = 512
 	// writeBuffer is lent while a message is written.
 	writeBuffer = 4 << 10
 )
