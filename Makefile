@@ -30,7 +30,7 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile chaos restarts check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile bench-ws chaos restarts check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./.
 bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
 	@mkdir -p docs/benchmarks
 	$(GO) run ./test/bench/edge -bin $(BIN) -out docs/benchmarks/edge.md $(EDGE)
+
+bench-ws: setup ## Weigh idle WebSockets and time a message through the gateway (SOCKETS=10000 KIND=wss or v2)
+	SLUICE_WS_SOAK=$${SOCKETS:-10000} SLUICE_WS_KIND=$(KIND) SLUICE_WS_LATENCY=1 $(GO) test -count=1 -v -timeout 9m \
+	  -run '^(TestIdleWebSocketsCostLittle|TestWebSocketAddsLittleTime|TestDirectAndEdgeSideBySide)$$' ./test/system
 
 bench-compare: setup ## Compare the Go benchmarks with another revision: BASE=main (COUNT=6 BENCH=regexp PKG=./...)
 	@sh test/bench/compare.sh '$(BASE)' '$(BENCH)' '$(BENCHTIME)' '$(COUNT)' '$(PKG)'

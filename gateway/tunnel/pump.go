@@ -47,7 +47,7 @@ type pump struct {
 	got    int
 	failed error
 	// first receives what direct cannot wait for; more tells that it was filled.
-	first [smallSize]byte
+	first []byte
 	more  bool
 	// buf[start:judged] is to be sent, buf[judged:next] was judged but belongs to a frame that is
 	// sent as a whole, buf[next:end] was not looked at.
@@ -199,7 +199,11 @@ func (p *pump) readSmall() (int, error) {
 
 	p.release()
 
-	n, err := p.from.conn.Read(p.first[:])
+	if p.first == nil {
+		p.first = make([]byte, smallSize)
+	}
+
+	n, err := p.from.conn.Read(p.first)
 	if n > 0 {
 		p.lend()
 		copy(p.buf[:], p.first[:n])

@@ -168,9 +168,9 @@ func TestIdleWebSocketsCostLittle(t *testing.T) {
 		os.WriteFile(file+".metrics", s.call("GET", s.Ops+"/metrics", nil).Body, 0o600)
 	}
 
-	// TLS keeps keys and buffers of its own: those are not the tunnel's.
+	// TLS keeps keys and buffers of its own, and what thousands of handshakes took goes back to the system slowly.
 	if kind == "wss" {
-		most *= 2
+		most *= 3
 	}
 
 	if most > 0 && each > most {

@@ -1,0 +1,113 @@
+package system_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+)
+
+// keptAlive is a connection that asks the same thing again and again.
+type keptAlive struct {
+	c    net.Conn
+	r    *bufio.Reader
+	raw  []byte
+	took []time.Duration
+}
+
+func (s *sluice) keepAlive(t *testing.T, address, path string, body []byte, header string) *keptAlive {
+	t.Helper()
+
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { c.Close() })
+
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n", path, address, header, len(body))
+
+	return &keptAlive{c: c, r: bufio.NewReader(c), raw: append([]byte(head), body...)}
+}
+
+// ask sends the request and times the answer.
+func (k *keptAlive) ask(t *testing.T) {
+	t.Helper()
+
+	if err := k.c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+
+	began := time.Now()
+
+	if _, err := k.c.Write(k.raw); err != nil {
+		t.Fatal(err)
+	}
+
+	resp, err := http.ReadResponse(k.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%d %v", resp.StatusCode, err)
+	}
+
+	_ = resp.Body.Close() // read to the end
+
+	k.took = append(k.took, time.Since(began))
+}
+
+func (k *keptAlive) median() time.Duration {
+	sort.Slice(k.took, func(i, j int) bool { return k.took[i] < k.took[j] })
+
+	return k.took[len(k.took)/2]
+}
+
+// TestDirectAndEdgeSideBySide times the same call by the direct channel, straight to a worker, and through the edge, in turn.
+func TestDirectAndEdgeSideBySide(t *testing.T) {
+	if os.Getenv("SLUICE_WS_LATENCY") == "" {
+		t.Skip("SLUICE_WS_LATENCY is not set: times mean nothing on a busy machine")
+	}
+
+	s := start(t, "", "log: {level: warn}\n")
+	s.login()
+
+	model, _ := s.model("digits", "1.0.0", digitsDir(t))
+	id := s.deploy("side", model, 1, map[string]any{"direct_channel": map[string]any{"enabled": true, "key": directKey}})
+	s.waitStatus(id, "running", 30*time.Second)
+
+	e := s.endpoints(id, 1)[0]
+
+	head := `{"inputs":[{"name":"image","datatype":"FP32","shape":[1,1,8,8],"parameters":{"binary_data_size":256}}],"parameters":{"binary_data_output":true}}`
+	body := append([]byte(head), make([]byte, 256)...)
+	lengths := fmt.Sprintf("Inference-Header-Content-Length: %d\r\nContent-Type: application/octet-stream\r\n", len(head))
+	path := "/v2/models/digits/infer"
+
+	direct := s.keepAlive(t, strings.TrimPrefix(e.url(), "http://"), path, body, lengths+"X-Sluice-Direct-Key: "+directKey+"\r\n")
+	edge := s.keepAlive(t, strings.TrimPrefix(s.Edge, "http://"), "/v1/infers/"+id+path, body, lengths+"X-Auth-Token: "+s.token+"\r\n")
+
+	const warm, calls = 2000, 20_000
+
+	for i := range warm + calls {
+		direct.ask(t)
+		edge.ask(t)
+
+		if i == warm {
+			direct.took, edge.took = direct.took[:0], edge.took[:0]
+		}
+	}
+
+	d, g := direct.median(), edge.median()
+	t.Logf("p50 by the direct channel %v, through the edge %v: %v more, %.2f times", d, g, g-d, float64(g)/float64(d))
+
+	if g-d > 100*time.Microsecond {
+		t.Errorf("the edge adds %v", g-d)
+	}
+}
