@@ -531,8 +531,8 @@ func TestTablesAreBounded(t *testing.T) {
 		_ = l.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), time.Now())
 	}
 
-	if n := l.Keys(); n > 3*640 {
-		t.Errorf("%d keys are kept, the bound is %d", n, 3*640)
+	if n := l.Keys(); n > 3*(640+64) {
+		t.Errorf("%d keys are kept, the bound is %d", n, 3*(640+64))
 	}
 	// Who is active stays known while strangers pass by.
 	admit(t, l, s, limit.Who{Principal: "active"}, 5)
@@ -544,6 +544,28 @@ func TestTablesAreBounded(t *testing.T) {
 			t.Fatalf("after %d strangers the bucket was forgotten", i)
 		}
 	}
+}
+
+// As many callers as may be remembered are remembered, wherever their keys fall.
+func TestNobodyIsForgottenWithinTheBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocal(t, limit.Config{MaxKeys: 5000, Principal: limit.Rate{PerSecond: 0.001, Burst: 1}})
+		s := l.Service("s", "p", spec.Limits{})
+
+		for round, want := range []int{5000, 0, 0} {
+			in := 0
+
+			for i := range 5000 {
+				n, _ := admit(t, l, s, limit.Who{Principal: fmt.Sprint("p", i)}, 1)
+				in += n
+			}
+
+			if in != want {
+				t.Errorf("round %d: %d came in, want %d", round, in, want)
+			}
+		}
+	})
 }
 
 func TestConfigReportsMistakes(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,13 +17,16 @@ const (
 	numShards = 1 << shardBits
 )
 
-// table keeps one bucket per key, at most max of them. Lookups share a read lock on one of
-// many shards. A full shard forgets a bucket that is full again (which loses nothing), or
-// else the one that was not used for longest among a few.
+// table keeps one bucket per key, at most max of them and one more per shard. Lookups share a
+// read lock on one of many shards. When the table is full, a new key's shard forgets a bucket
+// that is full again (which loses nothing), or else the one that was not used for longest
+// among a few. Shards have no bound of their own: with as many keys as there may be, some get
+// more than others, and would forget callers who are there.
 type table struct {
 	rate   Rate
 	seed   maphash.Seed
-	max    int // per shard
+	max    int64
+	count  atomic.Int64
 	shards [numShards]shard
 }
 
@@ -33,7 +37,7 @@ type shard struct {
 }
 
 func newTable(r Rate, maxKeys int) *table {
-	t := &table{rate: r, seed: maphash.MakeSeed(), max: max(maxKeys/numShards, 1)}
+	t := &table{rate: r, seed: maphash.MakeSeed(), max: int64(maxKeys)}
 	for i := range t.shards {
 		t.shards[i].buckets = make(map[key]*bucket)
 	}
@@ -99,13 +103,15 @@ func (t *table) get(k key, now time.Time) *bucket {
 		return b
 	}
 
-	if len(s.buckets) >= t.max {
+	if t.count.Load() >= t.max && len(s.buckets) > 0 {
 		s.evict(now)
+		t.count.Add(-1)
 	}
 
 	b := newBucket(t.rate)
 	b.used.Store(now.UnixNano())
 	s.buckets[k] = b
+	t.count.Add(1)
 
 	return b
 }
@@ -140,14 +146,4 @@ func (s *shard) evict(now time.Time) {
 }
 
 // size is the number of keys.
-func (t *table) size() int {
-	n := 0
-
-	for i := range t.shards {
-		t.shards[i].mu.RLock()
-		n += len(t.shards[i].buckets)
-		t.shards[i].mu.RUnlock()
-	}
-
-	return n
-}
+func (t *table) size() int { return int(t.count.Load()) }
