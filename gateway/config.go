@@ -15,6 +15,10 @@ type Config struct {
 	// BufferBytes: a body up to this size is read before it is forwarded, so that it can be
 	// sent again; default 2 MiB. A longer one is streamed and sent once.
 	BufferBytes int64
+	// SignedBytes a body under a signature may have; default 12 MiB. UnprovenBytes are all such
+	// bodies together, larger than 64 KiB each, while their signatures are not checked yet;
+	// default 512 MiB, half of it for one source; negative for no bound.
+	SignedBytes, UnprovenBytes int64
 	// Patience is how long a request waits for an instance of a service that was able to
 	// serve within the last AbleWithin; default 3 s and 10 s. Negative for not at all.
 	Patience, AbleWithin time.Duration
@@ -29,6 +33,14 @@ type Config struct {
 func (c Config) Defaults() Config {
 	if c.BufferBytes == 0 {
 		c.BufferBytes = 2 << 20
+	}
+
+	if c.SignedBytes == 0 {
+		c.SignedBytes = 12 << 20
+	}
+
+	if c.UnprovenBytes == 0 {
+		c.UnprovenBytes = 512 << 20
 	}
 
 	if c.Patience == 0 {
@@ -61,6 +73,14 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.BufferBytes < 0 {
 		errs = append(errs, fmt.Errorf("buffer of %d bytes is negative", c.BufferBytes))
+	}
+
+	if c.SignedBytes < 0 {
+		errs = append(errs, fmt.Errorf("signed body of %d bytes is negative", c.SignedBytes))
+	}
+
+	if c.UnprovenBytes > 0 && c.UnprovenBytes < 2*c.SignedBytes {
+		errs = append(errs, fmt.Errorf("%d bytes for unproven bodies do not hold two signed bodies of %d", c.UnprovenBytes, c.SignedBytes))
 	}
 
 	if c.RetryRatio < 0 || c.RetryRatio > 1 {

@@ -18,14 +18,15 @@ import (
 
 // Gateway is the corridor. It is safe for concurrent use and has no goroutines.
 type Gateway struct {
-	cfg     Config
-	plans   Plans
-	limits  limit.Limiter
-	forward Forwarder
-	hooks   Hooks
-	log     *slog.Logger
-	budget  budget
-	walks   sync.Pool
+	cfg      Config
+	plans    Plans
+	limits   limit.Limiter
+	forward  Forwarder
+	hooks    Hooks
+	log      *slog.Logger
+	budget   budget
+	unproven unproven
+	walks    sync.Pool
 }
 
 var _ Handler = (*Gateway)(nil)
@@ -41,6 +42,7 @@ func New(cfg Config, p Parts) (*Gateway, error) {
 		hooks: p.Hooks, log: p.Log,
 	}
 	g.budget.ratio, g.budget.least = g.cfg.RetryRatio, int64(g.cfg.RetryMin)
+	g.unproven.most, g.unproven.sources = g.cfg.UnprovenBytes, make(map[netip.Addr]int64)
 	g.walks.New = func() any { return newWalk(g) }
 
 	return g, nil
@@ -161,6 +163,8 @@ func (w *walk) enter(s *plan.Service, m *router.Matched) error {
 	}
 
 	p, err := w.plan.Guard.Verify(w.authRequest(), allowed)
+	w.proven()
+
 	if err != nil {
 		return w.notAuthenticated(addr, err)
 	}

@@ -26,6 +26,7 @@ type walk struct {
 
 	auth      auth.Request
 	bodyLimit int64
+	reserved  int64 // of unproven
 	body      []byte
 	bodyRead  bool
 	readBody  func() ([]byte, error) // bound once
@@ -74,14 +75,6 @@ func (w *walk) authRequest() *auth.Request {
 	}
 
 	return &w.auth
-}
-
-func (w *walk) bodyForSignature() ([]byte, error) {
-	if err := w.loadBody(w.bodyLimit); err != nil {
-		return nil, err
-	}
-
-	return w.body, nil
 }
 
 // loadBody reads the body once.
@@ -167,6 +160,7 @@ func (w *walk) settle() {
 
 	w.settled = true
 	w.ticket.Release()
+	w.proven()
 
 	if w.lease.Held() {
 		w.lease.Done(pool.Neutral)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/internal/config"
 )
 
@@ -11,6 +12,8 @@ type authSettings struct {
 	ClockSkew config.Duration `yaml:"clock_skew"`
 	// SignedBody is how large a body under a signature may be.
 	SignedBody config.ByteSize `yaml:"signed_body"`
+	// UnprovenBodies is the memory of all signed bodies whose signature is not checked yet; 0 is no bound.
+	UnprovenBodies config.ByteSize `yaml:"unproven_bodies"`
 	// TokenCache is how many verified tokens are remembered.
 	TokenCache int          `yaml:"token_cache"`
 	Lock       lockSettings `yaml:"lock"`
@@ -37,11 +40,21 @@ func defaultAuth() authSettings {
 	c := auth.Config{}.Defaults()
 
 	return authSettings{
-		ClockSkew: config.Duration(c.Skew), SignedBody: config.ByteSize(c.MaxSignedBody), TokenCache: c.TokenCache, AppKeys: true,
+		ClockSkew: config.Duration(c.Skew), SignedBody: config.ByteSize(c.MaxSignedBody), UnprovenBodies: config.ByteSize(gateway.Config{}.Defaults().UnprovenBytes), TokenCache: c.TokenCache, AppKeys: true,
 		Lock: lockSettings{
 			After: c.LockAfter, For: config.Duration(c.LockFor), IPv4Prefix: c.LockPrefix4, IPv6Prefix: c.LockPrefix6, Entries: c.LockEntries,
 		},
 	}
+}
+
+// corridor completes the configuration of the corridor.
+func (a *authSettings) corridor(c gateway.Config) gateway.Config {
+	c.SignedBytes, c.UnprovenBytes = int64(a.SignedBody), int64(a.UnprovenBodies)
+	if c.UnprovenBytes == 0 {
+		c.UnprovenBytes = -1
+	}
+
+	return c
 }
 
 // edge is the configuration of the verifier of the edge.
@@ -79,6 +92,10 @@ func (a *authSettings) validate() error {
 		if n.zero {
 			return config.At(n.path, "must be more than 0")
 		}
+	}
+
+	if a.UnprovenBodies > 0 && a.UnprovenBodies < 2*a.SignedBody {
+		return config.At("unproven_bodies", "must hold two bodies of signed_body")
 	}
 
 	return a.edge().Validate() //nolint:wrapcheck // prefixed by the caller

@@ -215,7 +215,7 @@ func (b *builder) gateway() error {
 		File: filepath.Join(b.settings.DataDir, "gateway", "last-good.json"), Hooks: gatewaytel.Plan(b.registry),
 	}, compiler, b.publisher, b.log)
 
-	b.handler, err = gateway.New(b.settings.Routing.corridor(), gateway.Parts{
+	b.handler, err = gateway.New(b.settings.Auth.corridor(b.settings.Routing.corridor()), gateway.Parts{
 		Plans: b.follower, Limits: limits, Forward: client, Hooks: b.counted(gatewaytel.Corridor(b.registry)), Log: b.log,
 	})
 	if err != nil {

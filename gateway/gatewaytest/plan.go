@@ -17,10 +17,18 @@ type Guard struct {
 	Tokens map[string]*auth.Principal
 	// Denied principals may do nothing.
 	Denied map[string]bool
+	// Before is asked first; it may read the body and refuse.
+	Before func(r *auth.Request) error
 }
 
 // Verify implements plan.Guard.
 func (g *Guard) Verify(r *auth.Request, allowed auth.AuthSet) (*auth.Principal, error) {
+	if g.Before != nil {
+		if err := g.Before(r); err != nil {
+			return nil, err
+		}
+	}
+
 	token := r.Header.Get("x-auth-token")
 	if token == nil {
 		if allowed.Has(auth.AllowNone) {
