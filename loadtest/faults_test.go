@@ -122,6 +122,7 @@ func TestPlansThatMakeNoSense(t *testing.T) {
 		"no time":       func(p *loadtest.Plan) { p.Duration = 0 },
 		"over ceiling":  func(p *loadtest.Plan) { p.Rate, p.MaxRate = 100, 50 },
 		"negative rate": func(p *loadtest.Plan) { p.Rate = -1 },
+		"absurd rate":   func(p *loadtest.Plan) { p.Rate = 1e12 },
 		"no source":     func(p *loadtest.Plan) { p.NewSource = nil },
 		"no time-out":   func(p *loadtest.Plan) { p.Timeout = 0 },
 		"shape":         func(p *loadtest.Plan) { p.Rate, p.Shape = 1, "square" },

@@ -56,6 +56,8 @@ type Plan struct {
 const (
 	maxConnections = 100_000
 	maxThreads     = 256
+	// MaxRate is more than any machine sends. Each arrival that could not be sent is counted, which takes time.
+	MaxRate = 10_000_000
 )
 
 func (p *Plan) check() error {
@@ -68,6 +70,8 @@ func (p *Plan) check() error {
 		return fmt.Errorf("threads %d: want 1 to %d", p.Threads, maxThreads)
 	case p.Rate < 0 || math.IsNaN(p.Rate) || math.IsInf(p.Rate, 0):
 		return fmt.Errorf("rate %v: must be positive", p.Rate)
+	case max(p.Rate, p.From) > MaxRate:
+		return fmt.Errorf("rate %v: at most %d a second", max(p.Rate, p.From), MaxRate)
 	case p.MaxRate > 0 && max(p.Rate, p.From) > p.MaxRate:
 		return fmt.Errorf("rate %v is above the ceiling of %v", max(p.Rate, p.From), p.MaxRate)
 	case p.NewSource == nil || len(p.Targets) == 0:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -211,6 +212,10 @@ func (f *flags) parse(cmd *cobra.Command) (*parsed, error) {
 		if p.levels, err = parseLevels(f.sweep, f.rate > 0); err != nil {
 			return nil, usage("--sweep %s: %w", f.sweep, err)
 		}
+
+		if p.levels.rates && slices.Max(p.levels.values) > loadtest.MaxRate {
+			return nil, usage("--sweep %s: at most %d a second", f.sweep, loadtest.MaxRate)
+		}
 	}
 
 	if f.search != "" {
@@ -288,6 +293,8 @@ func (f *flags) check(cmd *cobra.Command) error {
 		return usage("--body, --file and --v2 exclude each other")
 	case set("rate") && !(f.rate > 0):
 		return usage("--rate %v: must be positive", f.rate)
+	case max(f.rate, f.from) > loadtest.MaxRate:
+		return usage("--rate %v: at most %d a second", max(f.rate, f.from), loadtest.MaxRate)
 	case f.rate == 0 && f.search == "" && !strings.HasPrefix(f.sweep, "rate=") && (f.shape != "" || f.from != 0 || f.steps != 0):
 		return usage("--shape, --from and --steps belong to an open loop: give --rate")
 	case f.shape != "" && !validShape(f.shape):

@@ -145,6 +145,10 @@ func (r *resolver) finish(t *target, addresses []string) error {
 }
 
 func parseURL(flag, text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		return nil, usage("%s %q: want http://, https://, ws:// or wss://", flag, text)
+	}
+
 	u, err := url.Parse(text)
 
 	switch {
