@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/procs"
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 	"github.com/sluice-gateway/sluice/internal/telemetry/runtimetel"
 	"github.com/sluice-gateway/sluice/internal/version"
@@ -123,10 +123,9 @@ func (w *worker) serve(ctx context.Context) error {
 	ctx, now, stopSignals := signals(ctx)
 	defer stopSignals()
 
-	if os.Getenv("GOMAXPROCS") == "" {
-		// A model that computes holds a slot of Go's scheduler for up to 10 ms. Slots to spare keep
-		// deadlines and connections on time; the executors bound how many cores compute.
-		runtime.GOMAXPROCS(2 * repo.Cores())
+	if !procs.Chosen() {
+		stop := govern(ctx, w.log)
+		defer stop()
 	}
 
 	eng := w.engine()
@@ -150,6 +149,26 @@ func (w *worker) serve(ctx context.Context) error {
 	err = w.together(ctx, now, models, &fronts{app: app, reg: reg})
 
 	return errors.Join(err, eng.Close())
+}
+
+// govern starts what gives Go's scheduler its slots. A model that computes holds one for up to 10 ms:
+// slots to spare keep deadlines and connections on time, and the executors bound how many cores compute.
+func govern(ctx context.Context, log *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+
+	go func() {
+		defer close(done)
+
+		if err := procs.New(procs.Config{Most: 2 * repo.Cores()}).Run(ctx); err != nil {
+			log.Error("the scheduler is not governed", slog.Any("error", err))
+		}
+	}()
+
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // fronts are what faces clients and operators.

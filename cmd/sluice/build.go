@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/lifecycle"
 	"github.com/sluice-gateway/sluice/internal/ortlib"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
+	"github.com/sluice-gateway/sluice/internal/procs"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
 	"github.com/sluice-gateway/sluice/internal/telemetry"
 	"github.com/sluice-gateway/sluice/internal/telemetry/controltel"
@@ -230,6 +231,10 @@ func (b *builder) gateway() error {
 // parts adds what runs, in this order, so that they stop in the other one: what feeds requests
 // outlives what takes them.
 func (b *builder) parts() error {
+	if !procs.Chosen() {
+		b.group.Add("processors", procs.New(procs.Config{}).Run)
+	}
+
 	if b.embedded != nil {
 		b.group.Add("state", b.watchState)
 	}
