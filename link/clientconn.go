@@ -38,7 +38,11 @@ type slot struct {
 	ans     *Answer
 	err     error
 	done    chan struct{} // holds one token when the call has ended otherwise than by its caller
-	timer   *time.Timer
+	// expires is when the call ends by itself, in time since the connection began; 0 is never.
+	expires time.Duration
+	dropped bool        // the worker is to be told that nobody waits any more
+	end     func()      // ends the call because its context ended; bound once
+	timer   *time.Timer // for calls that the sweep would end too late
 }
 
 func (s *slot) id() uint64 { return uint64(s.gen)<<32 | uint64(s.index) }
@@ -94,7 +98,7 @@ func handshake(ctx context.Context, nc net.Conn) error {
 }
 
 func (c *clientConn) start() {
-	c.wg.Go(func() { c.fail(readFrames(c.nc, c.frame)) })
+	c.wg.Go(func() { c.fail(readFrames(c.nc, c.frame, nil)) })
 	c.wg.Go(c.keep)
 }
 
@@ -109,6 +113,8 @@ func (c *clientConn) do(ctx context.Context, call *Call, ans *Answer) error {
 		return &Error{cause: ErrBusy}
 	}
 
+	s.arm(c, call.Timeout)
+
 	at, err := c.send(s, call)
 	if err != nil {
 		c.giveBack(s)
@@ -116,7 +122,7 @@ func (c *clientConn) do(ctx context.Context, call *Call, ans *Answer) error {
 		return &Error{cause: err}
 	}
 
-	return c.wait(ctx, s, call.Timeout, at)
+	return c.wait(ctx, s, at)
 }
 
 func (c *clientConn) send(s *slot, call *Call) (uint64, error) {
@@ -135,87 +141,6 @@ func (c *clientConn) send(s *slot, call *Call) (uint64, error) {
 	return c.w.commit(n), nil
 }
 
-// ending is where ctx tells that it is over. One that offers to lend its channel for the time of a
-// call does so with Ending; wait holds it no longer than that.
-func ending(ctx context.Context) <-chan struct{} {
-	if lent, ok := ctx.(interface{ Ending() <-chan struct{} }); ok {
-		return lent.Ending()
-	}
-
-	return ctx.Done()
-}
-
-func (c *clientConn) wait(ctx context.Context, s *slot, timeout time.Duration, at uint64) error {
-	var expired <-chan time.Time
-
-	if timeout > 0 {
-		if s.timer == nil {
-			s.timer = time.NewTimer(timeout)
-		} else {
-			s.timer.Reset(timeout)
-		}
-
-		expired = s.timer.C
-	}
-
-	var cause error
-
-	select {
-	case <-s.done:
-	case <-ending(ctx):
-		cause = ctx.Err()
-	case <-expired:
-		cause = context.DeadlineExceeded
-	}
-
-	// Stopped before the slot, and with it the timer, can belong to somebody else.
-	if timeout > 0 {
-		s.timer.Stop()
-	}
-
-	if cause != nil {
-		return c.abandon(s, cause, at)
-	}
-
-	return c.ended(s, at)
-}
-
-// ended takes the result of a call that was answered or failed, and frees its slot.
-func (c *clientConn) ended(s *slot, at uint64) error {
-	s.mu.Lock()
-	err := s.err
-	s.mu.Unlock()
-	c.giveBack(s)
-
-	if err != nil {
-		return &Error{Reached: c.w.reached(at), cause: err}
-	}
-
-	return nil
-}
-
-// abandon ends a call from its caller's side, unless its answer came at the same moment.
-func (c *clientConn) abandon(s *slot, cause error, at uint64) error {
-	s.mu.Lock()
-
-	if !s.waiting {
-		s.mu.Unlock()
-		<-s.done
-
-		return c.ended(s, at)
-	}
-
-	s.waiting = false
-	id := s.id()
-	s.mu.Unlock()
-
-	reached := c.w.reached(at)
-	c.giveBack(s)
-	c.w.sendID(frameCancel, id) //nolint:errcheck // a dead connection needs no cancel
-
-	return &Error{Reached: reached, cause: cause}
-}
-
 func (c *clientConn) take(ans *Answer) *slot {
 	c.freeMu.Lock()
 
@@ -227,14 +152,14 @@ func (c *clientConn) take(ans *Answer) *slot {
 		s = c.free[len(c.free)-1]
 		c.free = c.free[:len(c.free)-1]
 	case len(c.slots) < c.cfg.MaxInFlight:
-		s = &slot{index: uint32(len(c.slots)), done: make(chan struct{}, 1)}
+		s = newSlot(uint32(len(c.slots)))
 		c.slots = append(c.slots, s)
 	}
 
 	if s != nil {
 		s.mu.Lock()
 		s.gen++
-		s.waiting, s.ans, s.err = true, ans, nil
+		s.waiting, s.ans, s.err, s.dropped, s.expires = true, ans, nil, false, 0
 		ans.Body = ans.Body[:0]
 		s.mu.Unlock()
 	}
@@ -245,6 +170,10 @@ func (c *clientConn) take(ans *Answer) *slot {
 }
 
 func (c *clientConn) giveBack(s *slot) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+
 	s.mu.Lock()
 	ended := !s.waiting // by failure, between take and send
 	s.waiting, s.ans = false, nil
@@ -367,7 +296,10 @@ func (c *clientConn) keep() {
 		case <-tick.C:
 		}
 
-		silent := time.Since(c.began) - time.Duration(c.lastRead.Load())
+		now := time.Since(c.began)
+		c.sweep(now)
+
+		silent := now - time.Duration(c.lastRead.Load())
 		if silent >= c.cfg.DeadAfter {
 			c.fail(ErrDead)
 

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 // maxBuffered bounds what waits to be written on one connection; whoever would go over it waits.
@@ -23,6 +25,7 @@ var errClosed = errors.New("link: connection closed")
 type writer struct {
 	conn    net.Conn
 	timeout time.Duration // for one write
+	now     *sockio.Quick // writes without waiting; used by whoever has set flushing
 
 	mu       sync.Mutex
 	room     sync.Cond
@@ -35,7 +38,7 @@ type writer struct {
 }
 
 func newWriter(conn net.Conn, timeout time.Duration) *writer {
-	w := &writer{conn: conn, timeout: timeout}
+	w := &writer{conn: conn, timeout: timeout, now: sockio.New(conn)}
 	w.room.L = &w.mu
 
 	return w
@@ -81,6 +84,12 @@ func (w *writer) commit(n int) uint64 {
 	return at
 }
 
+// commitLater is commit for a caller that will call tryFlush when it has no more frames.
+func (w *writer) commitLater(n int) {
+	w.appended += uint64(n)
+	w.mu.Unlock()
+}
+
 // maxFlushRounds is how often one caller writes for the others before a goroutine takes over,
 // so that nobody's own call waits behind an endless stream of frames.
 const maxFlushRounds = 4
@@ -98,35 +107,98 @@ func (w *writer) flush(rounds int) {
 			return
 		}
 
-		out := w.buf
-		w.buf, w.spare = w.spare[:0], nil
+		out := w.swap()
 		w.mu.Unlock()
 
-		err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+		n, err := w.now.Write(out)
+		if err == nil && n < len(out) {
+			var more int
 
-		n := 0
-		if err == nil {
-			n, err = w.conn.Write(out)
-		}
-
-		if cap(out) > keepBuffer {
-			out = nil
+			more, err = w.slowly(out[n:])
+			n += more
 		}
 
 		w.mu.Lock()
-		w.written += uint64(n)
-		w.spare = out[:0]
-
-		if err != nil && w.err == nil {
-			w.err = fmt.Errorf("link: write: %w", err)
-			w.conn.Close() //nolint:errcheck // the write error is the one that counts
-		}
-
-		w.room.Broadcast()
+		w.wrote(out, n, err)
 	}
 
 	w.flushing = false
 	w.mu.Unlock()
+}
+
+// tryFlush writes what waits as far as that goes without waiting; a goroutine does the rest.
+func (w *writer) tryFlush() {
+	w.mu.Lock()
+
+	for !w.flushing && len(w.buf) > 0 && w.err == nil {
+		w.flushing = true
+		out := w.swap()
+		w.mu.Unlock()
+
+		n, err := w.now.Write(out)
+		if err == nil && n < len(out) {
+			go w.finish(out, n)
+
+			return
+		}
+
+		w.mu.Lock()
+		w.wrote(out, n, err)
+		w.flushing = false
+	}
+
+	w.mu.Unlock()
+}
+
+// finish writes the rest of out, of which n bytes are written, and what was appended since.
+func (w *writer) finish(out []byte, n int) {
+	more, err := w.slowly(out[n:])
+
+	w.mu.Lock()
+	w.wrote(out, n+more, err)
+	w.mu.Unlock()
+
+	w.flush(-1)
+}
+
+// swap takes what waits. Caller holds mu.
+func (w *writer) swap() []byte {
+	out := w.buf
+	w.buf, w.spare = w.spare[:0], nil
+
+	return out
+}
+
+// slowly writes and waits for room, up to the timeout.
+func (w *writer) slowly(b []byte) (int, error) {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+		return 0, err //nolint:wrapcheck // wrapped by wrote
+	}
+
+	n, err := w.conn.Write(b)
+	if err == nil {
+		err = w.conn.SetWriteDeadline(time.Time{}) // it would end a write without waiting as well
+	}
+
+	return n, err //nolint:wrapcheck // wrapped by wrote
+}
+
+// wrote books a write. Caller holds mu.
+func (w *writer) wrote(out []byte, n int, err error) {
+	w.written += uint64(n)
+
+	if cap(out) > keepBuffer {
+		out = nil
+	}
+
+	w.spare = out[:0]
+
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("link: write: %w", err)
+		w.conn.Close() //nolint:errcheck // the write error is the one that counts
+	}
+
+	w.room.Broadcast()
 }
 
 // fail stops the writer; what is waiting is not written.
@@ -149,6 +221,14 @@ func (w *writer) reached(at uint64) bool {
 	return w.written > at || w.flushing
 }
 
+// waiting reports whether there is something to be written still.
+func (w *writer) waiting() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+
+	return w.err == nil && (len(w.buf) > 0 || w.flushing)
+}
+
 // sendID sends a frame whose payload is one number.
 func (w *writer) sendID(t frameType, id uint64) error {
 	const n = lengthSize + typeSize + 8
@@ -163,7 +243,8 @@ func (w *writer) sendID(t frameType, id uint64) error {
 }
 
 // readFrames calls f for every frame until reading or f fails. The payload is valid during the call.
-func readFrames(r io.Reader, f func(t frameType, payload []byte) error) error {
+// pause, when set, is called when all that had arrived was handled.
+func readFrames(r io.Reader, f func(t frameType, payload []byte) error, pause func()) error {
 	buf := make([]byte, 32<<10)
 	from, to := 0, 0
 
@@ -196,6 +277,10 @@ func readFrames(r io.Reader, f func(t frameType, payload []byte) error) error {
 		} else if to == len(buf) {
 			to = copy(buf, buf[from:to])
 			from = 0
+		}
+
+		if pause != nil {
+			pause()
 		}
 
 		n, err := r.Read(buf[to:])

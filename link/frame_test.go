@@ -48,8 +48,8 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 
-		err1 := readFrames(bytes.NewReader(data), collect(&whole))
-		err2 := readFrames(iotest.OneByteReader(bytes.NewReader(data)), collect(&bytewise))
+		err1 := readFrames(bytes.NewReader(data), collect(&whole), nil)
+		err2 := readFrames(iotest.OneByteReader(bytes.NewReader(data)), collect(&bytewise), nil)
 
 		if errors.Is(err1, ErrFrame) != errors.Is(err2, ErrFrame) || len(whole) != len(bytewise) {
 			t.Fatalf("frames depend on how bytes arrive: %d %v, %d %v", len(whole), err1, len(bytewise), err2)

@@ -21,9 +21,14 @@ type Request struct {
 	conn     *serverConn
 	id       uint64
 	mem      []byte
-	ctx      *callContext
+	deadline time.Time
 	answered atomic.Bool
 	use      atomic.Uint64 // grows with every release
+
+	// Guarded by conn.mu.
+	ctx       *callContext // nil until it is asked for
+	onCancel  func()
+	cancelled bool
 }
 
 func (r *Request) fill(c *serverConn, h *callHead) {
@@ -48,7 +53,75 @@ func (r *Request) fill(c *serverConn, h *callHead) {
 
 // Context ends when the client cancels or is gone. Its Deadline is the call's; reaching
 // it does not end the context by itself, because the client sends cancel then.
-func (r *Request) Context() context.Context { return r.ctx }
+func (r *Request) Context() context.Context {
+	r.conn.mu.Lock()
+	defer r.conn.mu.Unlock()
+
+	if r.ctx == nil {
+		r.ctx = &callContext{deadline: r.deadline, done: make(chan struct{})}
+		if r.cancelled {
+			r.ctx.cancel(context.Canceled)
+		}
+	}
+
+	return r.ctx
+}
+
+// OnCancel has f called when the client cancels or is gone before the answer; at once if it has. f must
+// be quick and must not answer the request itself. It is not called once Respond has begun.
+func (r *Request) OnCancel(f func()) {
+	r.conn.mu.Lock()
+	defer r.conn.mu.Unlock()
+
+	r.onCancel = f
+
+	if r.cancelled && f != nil {
+		f()
+	}
+}
+
+// cancel is called with conn.mu held.
+func (r *Request) cancel() {
+	if r.cancelled {
+		return
+	}
+
+	r.cancelled = true
+
+	if r.ctx != nil {
+		r.ctx.cancel(context.Canceled)
+	}
+
+	if r.onCancel != nil {
+		r.onCancel()
+	}
+}
+
+// Outbox holds the answers of one connection that RespondLater has left there.
+type Outbox struct{ w *writer }
+
+// Flush sends them, without waiting for the client to take them.
+func (o *Outbox) Flush() { o.w.tryFlush() }
+
+// Crowded tells that the client takes its answers so slowly that RespondLater may have to wait.
+func (o *Outbox) Crowded() bool {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+
+	return len(o.w.buf) > maxBuffered/4
+}
+
+// Outbox is where RespondLater puts the answer. It may be used after it.
+func (r *Request) Outbox() *Outbox { return &r.conn.out }
+
+// RespondLater is Respond for many answers at once: they are sent with the next Flush of the Outbox.
+func (r *Request) RespondLater(status int, header *Header, body []byte) {
+	if r.answered.Swap(true) {
+		panic("BUG: link: Respond called twice")
+	}
+
+	r.respond(status, header, body, true)
+}
 
 // Respond sends the answer and gives the request back; nothing of it may be used afterwards.
 // header may be nil. Body is copied.
@@ -57,10 +130,10 @@ func (r *Request) Respond(status int, header *Header, body []byte) {
 		panic("BUG: link: Respond called twice")
 	}
 
-	r.respond(status, header, body)
+	r.respond(status, header, body, false)
 }
 
-func (r *Request) respond(status int, header *Header, body []byte) {
+func (r *Request) respond(status int, header *Header, body []byte, later bool) { //nolint:revive // one decision of the caller
 	a := answerHead{id: r.id, status: status, body: body}
 	if header != nil {
 		a.header = *header
@@ -77,8 +150,6 @@ func (r *Request) respond(status int, header *Header, body []byte) {
 		delete(c.calls, r.id)
 	}
 	c.mu.Unlock()
-	c.server.active.Add(-1)
-
 	for len(a.body) > MaxBody {
 		const n = lengthSize + typeSize + 8 + MaxBody
 		if c.w.lock(n) != nil {
@@ -93,9 +164,15 @@ func (r *Request) respond(status int, header *Header, body []byte) {
 	n := lengthSize + typeSize + answerFixed + len(a.header.buf) + len(a.body)
 	if len(a.body) <= MaxBody && c.w.lock(n) == nil {
 		c.w.buf = appendAnswer(c.w.buf, &a)
-		c.w.commit(n)
+
+		if later {
+			c.w.commitLater(n)
+		} else {
+			c.w.commit(n)
+		}
 	}
 
+	c.server.active.Add(-1)
 	r.release()
 }
 
@@ -107,7 +184,7 @@ func (r *Request) release() {
 	}
 
 	r.Method, r.Path, r.Body, r.Header = nil, nil, nil, Header{}
-	r.conn, r.ctx = nil, nil
+	r.conn, r.ctx, r.onCancel, r.cancelled, r.deadline = nil, nil, nil, false, time.Time{}
 	requests.Put(r)
 }
 

@@ -25,6 +25,11 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 	// IdleHandler is how long a handler goroutine waits for its next request; default 10 s.
 	IdleHandler time.Duration
+	// Quick, when set, is offered every call on the goroutine that reads them. It takes the call, and
+	// answers it, by returning true; false leaves the call to the Handler. It must not wait.
+	Quick func(*Request) bool
+	// Pause, when set, is called when all calls that had arrived were offered.
+	Pause func()
 	// OnPanic is told of a panic in a handler, which answers 500 for that one call.
 	OnPanic func(value any, stack []byte)
 }
@@ -111,6 +116,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 
 		c := &serverConn{server: s, nc: nc, w: newWriter(nc, 2*time.Second), calls: map[uint64]*Request{}}
+		c.out.w = c.w
 		if s.add(c) {
 			s.wg.Go(c.run)
 		} else {
@@ -132,8 +138,22 @@ func (s *Server) add(c *serverConn) bool {
 	return true
 }
 
-// InFlight is the number of calls that have no answer yet.
-func (s *Server) InFlight() int { return int(s.active.Load()) }
+// InFlight is the number of calls that have no answer yet, and of connections with answers that are not
+// sent yet.
+func (s *Server) InFlight() int {
+	n := int(s.active.Load())
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	for c := range s.conns {
+		if c.w.waiting() {
+			n++
+		}
+	}
+
+	return n
+}
 
 // Drain tells every client, present and future, to send no new calls. Calls that come all the same are answered.
 func (s *Server) Drain() {
@@ -194,18 +214,37 @@ func (s *Server) handle(r *Request) {
 }
 
 func (s *Server) call(r *Request) {
-	// After Respond the request may already carry another call, which a late panic must not answer.
-	use := r.use.Load()
-
-	defer func() {
-		if v := recover(); v != nil {
-			s.cfg.OnPanic(v, debug.Stack())
-
-			if r.use.Load() == use && !r.answered.Swap(true) {
-				r.respond(500, nil, []byte(`{"error_code":"ModelArts.0010","error_msg":"Internal error."}`))
-			}
-		}
-	}()
+	defer s.guard(r, r.use.Load())
 
 	s.handler(r)
+}
+
+// quick offers a call on the goroutine that reads.
+func (s *Server) quick(r *Request) (took bool) {
+	if s.cfg.Quick == nil {
+		return false
+	}
+
+	took = true // also if it panics
+
+	defer s.guard(r, r.use.Load())
+
+	took = s.cfg.Quick(r)
+
+	return took
+}
+
+// guard answers a call whose handler panics. use tells whether the request is the same still.
+func (s *Server) guard(r *Request, use uint64) {
+	v := recover()
+	if v == nil {
+		return
+	}
+
+	s.cfg.OnPanic(v, debug.Stack())
+
+	// After Respond the request may already carry another call, which a late panic must not answer.
+	if r.use.Load() == use && !r.answered.Swap(true) {
+		r.respond(500, nil, []byte(`{"error_code":"ModelArts.0010","error_msg":"Internal error."}`), false)
+	}
 }

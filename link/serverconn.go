@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"sync"
@@ -14,6 +13,7 @@ type serverConn struct {
 	server *Server
 	nc     net.Conn
 	w      *writer
+	out    Outbox
 
 	mu    sync.Mutex
 	calls map[uint64]*Request
@@ -36,19 +36,25 @@ func (c *serverConn) run() {
 		c.announceDrain()
 	}
 
-	err := readFrames(deadlineReader{c.nc, c.server.cfg.DeadAfter}, c.frame)
+	err := readFrames(&deadlineReader{nc: c.nc, limit: c.server.cfg.DeadAfter}, c.frame, c.server.cfg.Pause)
 	c.w.fail(err)
 }
 
-// deadlineReader gives up when nothing comes for so long.
+// deadlineReader gives up when nothing comes for so long, or up to an eighth longer: setting a deadline
+// for every read would cost as much as a small call.
 type deadlineReader struct {
 	nc    net.Conn
 	limit time.Duration
+	set   time.Time // when the deadline was set last
 }
 
-func (r deadlineReader) Read(p []byte) (int, error) {
-	if err := r.nc.SetReadDeadline(time.Now().Add(r.limit)); err != nil {
-		return 0, err //nolint:wrapcheck // the reader's caller only needs to know that it is over
+func (r *deadlineReader) Read(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(r.set) > r.limit/8 {
+		if err := r.nc.SetReadDeadline(now.Add(r.limit + r.limit/8)); err != nil {
+			return 0, err //nolint:wrapcheck // the reader's caller only needs to know that it is over
+		}
+
+		r.set = now
 	}
 
 	return r.nc.Read(p) //nolint:wrapcheck // io.EOF keeps its meaning
@@ -90,7 +96,7 @@ func (c *serverConn) end() {
 	c.gone = true
 
 	for _, r := range c.calls {
-		r.ctx.cancel(context.Canceled)
+		r.cancel()
 	}
 	c.mu.Unlock()
 
@@ -125,7 +131,7 @@ func (c *serverConn) frame(t frameType, payload []byte) error {
 
 		c.mu.Lock()
 		if r := c.calls[id]; r != nil {
-			r.ctx.cancel(context.Canceled)
+			r.cancel()
 		}
 		c.mu.Unlock()
 
@@ -181,7 +187,9 @@ func (c *serverConn) call(payload []byte) error {
 		return nil
 	}
 
-	c.server.dispatch(r)
+	if !c.server.quick(r) {
+		c.server.dispatch(r)
+	}
 
 	return nil
 }

@@ -239,7 +239,7 @@ func (b *body) receive(p []byte) (int, error) {
 	t := &c.door.edge.cfg.Timeouts
 	limit := t.Body.D() + time.Duration(b.got)*time.Second/time.Duration(t.MinBodyRate)
 
-	if err := c.Conn.SetReadDeadline(b.begun.Add(limit)); err != nil {
+	if err := c.readUntil(b.begun.Add(limit)); err != nil {
 		return 0, b.fail(fault.Wrap(fault.ClientGone, err, ""))
 	}
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/gateway/edge/wire"
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 // States of a connection, for the drain.
@@ -27,6 +28,9 @@ const (
 // may touch is atomic or under mu.
 type conn struct {
 	net.Conn // the socket, or TLS over it
+
+	now    *sockio.Quick // writes to the socket what it takes at once; nil under TLS
+	readBy time.Time     // the deadline of reading, as it was set last
 
 	door   *door
 	socket *net.TCPConn
@@ -90,38 +94,6 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.feed -= n
 
 	return n, nil
-}
-
-// Write sends p under a deadline of its own.
-func (c *conn) Write(p []byte) (int, error) {
-	if c.mute {
-		return len(p), nil
-	}
-
-	if c.writeErr != nil {
-		return 0, c.writeErr
-	}
-
-	t := &c.door.edge.cfg.Timeouts
-	limit := t.Write.D() + time.Duration(len(p))*time.Second/time.Duration(t.MinWriteRate)
-
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(limit)); err != nil {
-		c.writeErr = err
-
-		return 0, err //nolint:wrapcheck // net.Conn's contract
-	}
-
-	n, err := c.Conn.Write(p)
-	if err != nil {
-		c.writeErr = err
-		c.ending = true
-	}
-
-	if c.x != nil {
-		c.x.bytesOut += int64(n)
-	}
-
-	return n, err //nolint:wrapcheck // net.Conn's contract
 }
 
 // Close is what fasthttp calls when it is done with the connection; whether the socket ends then
@@ -200,7 +172,7 @@ func (c *conn) awaitFirstByte() bool {
 		wait = c.door.edge.cfg.Timeouts.Header.D()
 	}
 
-	if c.Conn.SetReadDeadline(time.Now().Add(wait)) != nil || c.state.Load() == connClosing {
+	if c.readUntil(time.Now().Add(wait)) != nil || c.state.Load() == connClosing {
 		return false
 	}
 
@@ -220,7 +192,17 @@ func (c *conn) awaitFirstByte() bool {
 func (c *conn) awaitHot() nextResult {
 	t := &c.door.edge.cfg.Timeouts
 
-	if c.Conn.SetReadDeadline(time.Now().Add(min(t.ParkAfter.D(), t.Idle.D()))) != nil || c.state.Load() == connClosing {
+	wait := min(t.ParkAfter.D(), t.Idle.D())
+	limit := c.x.settled.Add(wait)
+
+	// Setting a deadline costs as much as parsing a head: one that is nearly right stays.
+	if ahead := limit.Sub(c.readBy); ahead > wait/4 || ahead < 0 {
+		if c.readUntil(limit) != nil {
+			return nextEnd
+		}
+	}
+
+	if c.state.Load() == connClosing {
 		return nextEnd
 	}
 
@@ -279,7 +261,7 @@ func (c *conn) readHead() error {
 				limit = c.born.Add(e.cfg.Timeouts.Header.D() + c.door.handshakeShare())
 			}
 
-			if err := c.Conn.SetReadDeadline(limit); err != nil {
+			if err := c.readUntil(limit); err != nil {
 				return io.EOF
 			}
 		}

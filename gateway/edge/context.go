@@ -13,6 +13,7 @@ type callContext struct {
 	done  chan struct{}
 	err   error
 	after map[*afterCall]struct{}
+	onEnd func()
 	used  bool // somebody may still hold it, so that it is not reused
 }
 
@@ -31,13 +32,18 @@ func (c *callContext) Done() <-chan struct{} {
 	return c.channel()
 }
 
-// Ending is Done for one who lets go of the channel before the call is over, as link does: it
-// serves the next call, too, so that waiting on it allocates nothing.
-func (c *callContext) Ending() <-chan struct{} {
+// OnEnd has f called when the call ends early, at once if it has; nil takes f back, and it does not run
+// after that. There is one at a time. It is Done without a channel, for one who lets go before the call
+// is over, as link does.
+func (c *callContext) OnEnd(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
-	return c.channel()
+	c.onEnd = f
+
+	if f != nil && c.err != nil {
+		f()
+	}
 }
 
 // channel is called with the lock held.
@@ -108,6 +114,10 @@ func (c *callContext) cancel() {
 
 	if c.done != nil {
 		close(c.done)
+	}
+
+	if c.onEnd != nil {
+		c.onEnd()
 	}
 
 	after := c.after

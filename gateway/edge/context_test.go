@@ -99,43 +99,49 @@ func TestBodyPoolKeepsItsClasses(t *testing.T) {
 	}
 }
 
-func TestCallContextLendsItsChannel(t *testing.T) {
+func TestCallContextTellsItsEnd(t *testing.T) {
 	t.Parallel()
 
 	c := &callContext{}
-	lent := c.Ending()
+	told := 0
+	tell := func() { told++ }
+
+	c.OnEnd(tell)
+	c.OnEnd(nil)
+	c.cancel()
+
+	if told != 0 || !errors.Is(c.Err(), context.Canceled) {
+		t.Fatalf("told %d times after it was taken back, err %v", told, c.Err())
+	}
+
+	c.OnEnd(tell)
+
+	if told != 1 {
+		t.Fatal("a call that is over already was not told")
+	}
+
+	c.OnEnd(nil)
 
 	next := c.release()
-	if next != c || next.Ending() != lent {
-		t.Fatal("a channel that was only lent is not used again")
-	}
-
-	select {
-	case <-lent:
-		t.Fatal("the end of a call closed the channel of the next")
-	default:
-	}
-
-	c.cancel()
-	<-lent
-
-	if !errors.Is(c.Err(), context.Canceled) || c.Ending() != lent {
-		t.Fatal("a canceled call is not over")
-	}
-
-	if next = c.release(); next != c || next.Err() != nil {
+	if next != c || next.Err() != nil {
 		t.Fatal("a context that nobody held was not reused")
 	}
 
-	select {
-	case <-next.Ending():
-		t.Fatal("the next call is over before it began")
-	default:
+	next.OnEnd(tell)
+	next.cancel()
+	next.cancel()
+
+	if told != 2 {
+		t.Fatalf("told %d times, want once more", told)
 	}
 
-	// Who may keep the channel is told at the end of the call, whatever was lent beside.
+	next.OnEnd(nil)
+
+	// Who may keep the channel is told at the end of the call.
+	next = next.release()
 	kept := next.Done()
-	if next.Ending() != kept || next.release() == next {
+
+	if next.release() == next {
 		t.Fatal("a context that somebody holds was reused")
 	}
 

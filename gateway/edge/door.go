@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 // door is one listener.
@@ -90,6 +91,10 @@ func (d *door) admit(sock *net.TCPConn) {
 	c := &conn{
 		Conn: sock, socket: sock, door: d, fd: descriptor(sock), born: time.Now(),
 		remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()),
+	}
+
+	if d.tls == nil {
+		c.now = sockio.New(sock)
 	}
 
 	if d.tls != nil {

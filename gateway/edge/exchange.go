@@ -52,6 +52,7 @@ type exchange struct {
 	health   bool // it is a health check
 	text     []byte
 	start    time.Time
+	settled  time.Time // when the last answer was written
 	bytesOut int64
 }
 
@@ -99,6 +100,7 @@ func (x *exchange) settle() {
 	x.out.endStream()
 
 	rec.Total = time.Since(x.start)
+	x.settled = x.start.Add(rec.Total)
 	rec.BytesOut = x.bytesOut
 
 	if rec.BytesIn == 0 {

@@ -8,8 +8,9 @@ import (
 	"github.com/sluice-gateway/sluice/runtime/engine"
 )
 
-// admit checks r and puts it into the queue.
-func (b *Batcher) admit(r *Request) (*item, error) {
+// admit checks r and puts it into the queue. Without a receiver somebody waits for it, and it is
+// offered to the executors at once.
+func (b *Batcher) admit(r *Request, to Receiver, out Flusher) (*item, error) {
 	now := time.Now()
 
 	rows, cost, err := b.check(r)
@@ -23,7 +24,7 @@ func (b *Batcher) admit(r *Request) (*item, error) {
 	}
 
 	it.req, it.rows, it.cost, it.enqueued, it.owned = r, rows, cost, now, r.Free != nil
-	it.level = b.level(r.Priority)
+	it.level, it.to, it.out = b.level(r.Priority), to, out
 
 	b.mu.Lock()
 	reason, err := b.refuse(it, now)
@@ -34,7 +35,9 @@ func (b *Batcher) admit(r *Request) (*item, error) {
 		b.expiry.set(it, b.queueLimit(r, now))
 		b.changed()
 
-		if b.idle > 0 {
+		if to != nil {
+			r.item = it
+		} else if b.idle > 0 {
 			b.dispatch(now)
 		}
 

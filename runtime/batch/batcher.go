@@ -90,7 +90,7 @@ func New(cfg Config, sess engine.Session, hooks Hooks) (*Batcher, error) {
 		},
 		queue: newQueue(cfg.PriorityLevels, single),
 	}
-	b.items.New = func() any { return &item{slot: -1, done: make(chan struct{}, 1)} }
+	b.items.New = func() any { return b.newItem() }
 
 	return b, nil
 }
@@ -108,7 +108,7 @@ func (b *Batcher) Teach(cost int64, d time.Duration) {
 // deadline or when ctx ends, whatever the executor does then. Faults: BadTensor, Overloaded,
 // QueueTimeout, BackendTimeout, ClientGone, ShuttingDown, and those of the engine.
 func (b *Batcher) Infer(ctx context.Context, r *Request) (*Result, error) {
-	it, err := b.admit(r)
+	it, err := b.admit(r, nil, nil)
 	if err != nil {
 		if r.Free != nil {
 			r.Free()
@@ -137,14 +137,19 @@ func (b *Batcher) Infer(ctx context.Context, r *Request) (*Result, error) {
 }
 
 func (b *Batcher) recycle(it *item) {
-	*it = item{slot: -1, done: it.done}
+	*it = item{slot: -1, done: it.done, hand: it.hand}
 	b.items.Put(it)
 }
 
 // leave gives it up because its caller does.
 func (b *Batcher) leave(it *item, cause error) {
 	b.mu.Lock()
-	queued := it.stage == waiting
+	b.leaveLocked(it, cause)
+}
+
+// leaveLocked is called with the lock held and releases it.
+func (b *Batcher) leaveLocked(it *item, cause error) {
+	queued, rows := it.stage == waiting, it.rows
 
 	switch it.stage {
 	case waiting:
@@ -156,7 +161,7 @@ func (b *Batcher) leave(it *item, cause error) {
 	b.mu.Unlock()
 
 	if queued {
-		b.rejected(RejectCancelled, it.rows)
+		b.rejected(RejectCancelled, rows)
 	}
 }
 
@@ -189,6 +194,7 @@ func (b *Batcher) abandon(it *item, err error) {
 	}
 
 	it.stage = settled
+	it.detach()
 
 	// Borrowed inputs are still being read; the executor answers when they are not.
 	if !w.copying || it.owned {
@@ -196,23 +202,35 @@ func (b *Batcher) abandon(it *item, err error) {
 	}
 }
 
-// settle ends an item that is not abandoned. Caller holds mu.
+// settle ends an item that is not abandoned, and answers it. Caller holds mu.
 func (b *Batcher) settle(it *item, res *Result, err error) {
+	b.decide(it, res, err)
+	it.signal()
+}
+
+// decide ends an item that is not abandoned; signal is still to be called, with or without the lock.
+// Caller holds mu.
+func (b *Batcher) decide(it *item, res *Result, err error) {
 	it.stage = settled
 	it.res, it.err = res, err
 	b.expiry.set(it, time.Time{})
+	it.detach()
 
 	if err != nil {
 		b.stats.fail(time.Since(it.enqueued))
 	}
 
-	b.answer(it)
+	b.ended()
 }
 
-// answer wakes the caller. Caller holds mu.
+// answer ends an abandoned item. Caller holds mu.
 func (b *Batcher) answer(it *item) {
-	it.done <- struct{}{}
+	it.signal()
+	b.ended()
+}
 
+// ended counts an accepted request out. Caller holds mu.
+func (b *Batcher) ended() {
 	if b.inflight--; b.inflight == 0 && b.draining {
 		close(b.empty)
 	}

@@ -20,6 +20,8 @@ type executor struct {
 	buffers [][]byte // one for each input
 	starts  [][]int  // where each item begins in the buffer, and the end
 	shapes  []int64
+	release []*Result // scratch of finish, as answer
+	answer  []*item
 }
 
 func newExecutor(b *Batcher, id int) *executor {
@@ -386,7 +388,7 @@ func (x *executor) finish(w *work, o *outcome, start time.Time) *work {
 		CopyIn: o.in, Run: o.run, CopyOut: o.out, Executor: x.id,
 	}
 
-	var release []*Result
+	release, answer := x.release[:0], x.answer[:0]
 
 	b.mu.Lock()
 	b.active = slices.DeleteFunc(b.active, func(a *work) bool { return a == w })
@@ -408,15 +410,17 @@ func (x *executor) finish(w *work, o *outcome, start time.Time) *work {
 			continue
 		}
 
+		answer = append(answer, it)
+
 		if o.errs[i] != nil {
-			b.settle(it, nil, b.runFault(o.errs[i]))
+			b.decide(it, nil, b.runFault(o.errs[i]))
 
 			continue
 		}
 
 		good += it.rows
 		b.stats.success(&r.Info, now.Sub(it.enqueued))
-		b.settle(it, r, nil)
+		b.decide(it, r, nil)
 	}
 
 	if good > 0 {
@@ -430,9 +434,16 @@ func (x *executor) finish(w *work, o *outcome, start time.Time) *work {
 	next := b.nextFor(now)
 	b.mu.Unlock()
 
+	b.deliver(answer)
+
 	for _, r := range release {
 		r.Release()
 	}
+
+	clear(release)
+	clear(answer)
+
+	x.release, x.answer = release, answer
 
 	if b.hooks.Finished != nil {
 		for i := range w.items {

@@ -41,6 +41,11 @@ type item struct {
 	done chan struct{} // capacity 1
 	res  *Result
 	err  error
+	// to takes the answer of an item that nobody waits for, and out is told when there are no more;
+	// hand is the method deliver, bound once.
+	to   Receiver
+	out  Flusher
+	hand func()
 	// gone: abandoned, answered before its run ended. owned: the request has a Free.
 	gone, owned bool
 }

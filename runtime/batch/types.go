@@ -26,6 +26,9 @@ type Request struct {
 	// once when nothing reads it any more, also when Infer fails. When nil, the memory is
 	// not read after Infer has returned, and a request that runs alone is copied first.
 	Free func()
+
+	// item is where a submitted request is, until it is decided. Guarded by Batcher.mu.
+	item *item
 }
 
 // Reasons for cutting a batch, as told in Info.Reason.

@@ -97,6 +97,17 @@ func (h *Handle) Infer(ctx context.Context, req *batch.Request) (*batch.Result, 
 	return h.l.batcher.Infer(ctx, req) //nolint:wrapcheck // faults of the batcher
 }
 
+// Submit is Infer without waiting; nothing runs for certain before Flush of the Batcher.
+func (h *Handle) Submit(req *batch.Request, to batch.Receiver, out batch.Flusher) error {
+	return h.l.batcher.Submit(req, to, out) //nolint:wrapcheck // faults of the batcher
+}
+
+// Cancel gives a submitted request up.
+func (h *Handle) Cancel(req *batch.Request, cause error) { h.l.batcher.Cancel(req, cause) }
+
+// Batcher is what requests of the version are submitted to. Flush is harmless after Release as well.
+func (h *Handle) Batcher() *batch.Batcher { return h.l.batcher }
+
 // Stats are the version's counters since it was loaded.
 func (h *Handle) Stats() batch.Stats { return h.l.batcher.Stats() }
 

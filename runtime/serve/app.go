@@ -94,15 +94,7 @@ func (a *App) Serve(x *Exchange) {
 
 	defer func() {
 		if p := recover(); p != nil {
-			a.log.Error("request handler panicked", slog.Any("panic", p),
-				slog.String("path", string(x.Path)), slog.String("stack", string(debug.Stack())))
-
-			if a.hooks.Panicked != nil {
-				a.hooks.Panicked()
-			}
-
-			x.Extra, x.Out = x.Extra[:0], out
-			a.fail(x, fault.Wrap(fault.Internal, fmt.Errorf("panic: %v", p), ""))
+			a.panicked(x, out, p)
 		}
 
 		if a.hooks.Served != nil {
@@ -128,6 +120,19 @@ func (a *App) Serve(x *Exchange) {
 			a.fail(x, err)
 		}
 	}
+}
+
+// panicked makes the answer of a request whose handler panicked.
+func (a *App) panicked(x *Exchange, out []byte, p any) {
+	a.log.Error("request handler panicked", slog.Any("panic", p),
+		slog.String("path", string(x.Path)), slog.String("stack", string(debug.Stack())))
+
+	if a.hooks.Panicked != nil {
+		a.hooks.Panicked()
+	}
+
+	x.Extra, x.Out = x.Extra[:0], out
+	a.fail(x, fault.Wrap(fault.Internal, fmt.Errorf("panic: %v", p), ""))
 }
 
 func isV2(path []byte) bool {

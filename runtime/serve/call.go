@@ -24,6 +24,10 @@ type call struct {
 	v2   openinference.Request
 	req  batch.Request
 	free func()
+
+	// The borrowed model, until finished.
+	model Model
+	cm    *compiled
 }
 
 func newCall(a *App) *call {
@@ -49,6 +53,7 @@ func (c *call) release() {
 	}
 
 	c.req = batch.Request{}
+	c.model, c.cm = nil, nil
 	c.v2.Reset()
 
 	if cap(c.body)+c.v2.Memory() > keepCall {
@@ -87,11 +92,29 @@ func priority(meta *repo.Meta, level int) int {
 }
 
 // infer runs the request, whose inputs lie in the memory of c.
-func (c *call) infer(ctx context.Context, m Model) (*batch.Result, error) {
+func (c *call) infer(ctx context.Context) (*batch.Result, error) {
 	c.refs.Add(1)
 	c.req.Free = c.free
 
-	return m.Infer(ctx, &c.req) //nolint:wrapcheck // a fault of the batcher
+	return c.model.Infer(ctx, &c.req) //nolint:wrapcheck // a fault of the batcher
+}
+
+// submit is infer without waiting.
+func (c *call) submit(m submitter, to batch.Receiver, out batch.Flusher) error {
+	c.refs.Add(1)
+	c.req.Free = c.free
+
+	return m.Submit(&c.req, to, out) //nolint:wrapcheck // a fault of the batcher
+}
+
+// finish gives back what the call has borrowed.
+func (c *call) finish() {
+	if c.model != nil {
+		c.model.Release()
+		c.model = nil
+	}
+
+	c.release()
 }
 
 // deadline reads X-Sluice-Timeout-Ms; zero means none.

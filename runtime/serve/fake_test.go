@@ -31,6 +31,7 @@ type fakeModel struct {
 	// run computes the outputs; the default echoes the inputs.
 	run      func(ctx context.Context, req *batch.Request) ([]engine.Tensor, error)
 	borrowed atomic.Int64
+	batcher  *batch.Batcher // set by batched
 	last     atomic.Pointer[batch.Request]
 }
 
@@ -41,6 +42,10 @@ func (f *fakeModels) Acquire(name, version string) (serve.Model, error) {
 	}
 
 	m.borrowed.Add(1)
+
+	if m.batcher != nil {
+		return &batchedModel{m}, nil
+	}
 
 	return m, nil
 }

@@ -25,15 +25,16 @@ func (a *App) Infer(ctx context.Context, j *Job) error {
 	if err != nil {
 		return err
 	}
-	defer m.Release()
+
+	c := a.call()
+	c.model = m
+
+	defer c.finish()
 
 	cm := a.cache.get(m.Meta())
 	if cm.err != nil {
 		return cm.err
 	}
-
-	c := a.call()
-	defer c.release()
 
 	if err := j.Decode(cm.v2, &c.v2); err != nil {
 		return err
@@ -45,7 +46,7 @@ func (a *App) Infer(ctx context.Context, j *Job) error {
 
 	c.prepare(cm.v2.Meta, j.Deadline)
 
-	res, err := c.infer(ctx, m)
+	res, err := c.infer(ctx)
 	if err != nil {
 		return err
 	}

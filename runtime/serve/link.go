@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/link"
+	"github.com/sluice-gateway/sluice/runtime/batch"
 )
 
 // LinkServer is the door for small calls from gateways: the same App over package link.
@@ -20,13 +21,16 @@ type LinkServer struct {
 	grace time.Duration
 	srv   *link.Server
 	doors sync.Pool
+
+	mu   sync.Mutex       // guards held
+	held []*batch.Batcher // have got requests since the last flush
 }
 
 // NewLinkServer returns a door for app. grace bounds what Run waits for calls in flight.
 func NewLinkServer(app *App, grace time.Duration, log *slog.Logger) *LinkServer {
 	l := &LinkServer{app: app, log: log, grace: grace}
-	l.doors.New = func() any { return new(linkDoor) }
-	l.srv = link.NewServer(link.ServerConfig{OnPanic: func(v any, stack []byte) {
+	l.doors.New = func() any { return newLinkDoor(l) }
+	l.srv = link.NewServer(link.ServerConfig{Quick: l.quick, Pause: l.flush, OnPanic: func(v any, stack []byte) {
 		log.Error("panic while answering a call", slog.Any("panic", v), slog.String("stack", string(stack)))
 	}}, l.handle)
 
@@ -39,6 +43,21 @@ type linkDoor struct {
 	header linkHeader
 	answer link.Header
 	out    []byte
+
+	// Of a quick call.
+	l      *LinkServer
+	r      *link.Request
+	box    *link.Outbox
+	call   *call
+	model  submitter
+	cancel func() // bound once
+}
+
+func newLinkDoor(l *LinkServer) *linkDoor {
+	d := &linkDoor{l: l}
+	d.cancel = func() { d.model.Cancel(&d.call.req, context.Canceled) }
+
+	return d
 }
 
 // linkHeader reads the headers of a call.
@@ -100,37 +119,53 @@ func (l *LinkServer) InFlight() int { return l.srv.InFlight() }
 const keepLinkOut = 64 << 10
 
 func (l *LinkServer) handle(r *link.Request) {
+	d := l.door(r)
+	d.x.Context = r.Context()
+
+	l.app.Serve(&d.x)
+
+	r.Respond(d.x.Status, d.head(), d.x.Out)
+	d.free()
+}
+
+// door prepares the exchange of a call.
+func (l *LinkServer) door(r *link.Request) *linkDoor {
 	d, _ := l.doors.Get().(*linkDoor)
 	d.header.h = &r.Header
 
-	x := &d.x
-	*x = Exchange{
+	d.x = Exchange{
 		Method: r.Method, Path: linkPath(r.Path), Body: r.Body, Header: &d.header,
-		Context: r.Context(), Start: time.Now(), Out: d.out[:0], Extra: x.Extra[:0],
+		Start: time.Now(), Out: d.out[:0], Extra: d.x.Extra[:0],
 	}
 
-	l.app.Serve(x)
+	return d
+}
 
+// head is what the answer carries besides its body.
+func (d *linkDoor) head() *link.Header {
 	d.answer.Reset()
 
-	if x.Type != "" {
-		d.answer.Add("Content-Type", []byte(x.Type))
+	if d.x.Type != "" {
+		d.answer.Add("Content-Type", []byte(d.x.Type))
 	}
 
-	for _, h := range x.Extra {
+	for _, h := range d.x.Extra {
 		d.answer.Add(h.Name, []byte(h.Value))
 	}
 
-	r.Respond(x.Status, &d.answer, x.Out)
+	return &d.answer
+}
 
-	d.out = x.Out
+func (d *linkDoor) free() {
+	d.out = d.x.Out
 	if cap(d.out) > keepLinkOut {
 		d.out = nil
 	}
 
-	*x = Exchange{Extra: x.Extra[:0]}
+	d.x = Exchange{Extra: d.x.Extra[:0]}
 	d.header.h = nil
-	l.doors.Put(d)
+	d.r, d.box, d.call, d.model = nil, nil, nil, nil
+	d.l.doors.Put(d)
 }
 
 // linkPath is the decoded path without the query.

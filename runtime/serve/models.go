@@ -28,6 +28,13 @@ type Model interface {
 	Release()
 }
 
+// submitter is a Model that can run a request without anybody waiting for it.
+type submitter interface {
+	Submit(req *batch.Request, to batch.Receiver, out batch.Flusher) error
+	Cancel(req *batch.Request, cause error)
+	Batcher() *batch.Batcher
+}
+
 // Repository makes Models of a repo.Repo.
 type Repository struct{ *repo.Repo }
 

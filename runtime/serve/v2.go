@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-gateway/sluice/internal/fault"
+	"github.com/sluice-gateway/sluice/runtime/batch"
 	"github.com/sluice-gateway/sluice/runtime/codec"
 	"github.com/sluice-gateway/sluice/runtime/codec/openinference"
 	"github.com/sluice-gateway/sluice/runtime/engine"
@@ -122,47 +123,69 @@ func (a *App) Acquire(model, version string) (Model, error) {
 
 // infer answers POST .../infer.
 func (a *App) infer(x *Exchange, r route) error {
-	if err := allow(x, "POST"); err != nil {
+	c, err := a.begin(x, r)
+	if err != nil {
 		return err
+	}
+	defer c.finish()
+
+	if err := a.decode(x, c, c.cm); err != nil {
+		return err
+	}
+
+	res, err := c.infer(x.Context)
+	if err != nil {
+		return err
+	}
+
+	return a.inferred(x, c, res)
+}
+
+// begin borrows the model and takes hold of the body. After a nil error the call has to be finished.
+func (a *App) begin(x *Exchange, r route) (*call, error) {
+	if err := allow(x, "POST"); err != nil {
+		return nil, err
 	}
 
 	m, err := a.acquire(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer m.Release()
 
+	c := a.call()
+	c.model = m
+
+	if err := a.takeBody(x, c); err != nil {
+		c.finish()
+
+		return nil, err
+	}
+
+	return c, nil
+}
+
+func (a *App) takeBody(x *Exchange, c *call) error {
 	if err := a.openV2(x); err != nil {
 		return err
 	}
 
-	if err := checkBody(x, &m.Meta().Config); err != nil {
+	if err := checkBody(x, &c.model.Meta().Config); err != nil {
 		return err
 	}
-
-	c := a.call()
-	defer c.release()
 
 	c.take(x)
+	c.cm = a.cache.get(c.model.Meta())
 
-	cm := a.cache.get(m.Meta())
-	if cm.err != nil {
-		return cm.err
-	}
+	return c.cm.err
+}
 
-	if err := a.decode(x, c, cm); err != nil {
-		return err
-	}
-
-	res, err := c.infer(x.Context, m)
-	if err != nil {
-		return err
-	}
+// inferred writes the answer and releases the result.
+func (a *App) inferred(x *Exchange, c *call, res *batch.Result) error {
 	defer res.Release()
 
 	explain(x, &res.Info)
 
-	out, header, err := openinference.AppendResponse(x.Out, &c.v2, cm.v2, res.Outputs)
+	out, header, err := openinference.AppendResponse(x.Out, &c.v2, c.cm.v2, res.Outputs)
 	if err != nil {
 		return err //nolint:wrapcheck // a fault of the codec
 	}
