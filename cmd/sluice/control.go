@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-gateway/sluice/control/web"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/internal/pkgsource"
+	"github.com/sluice-gateway/sluice/internal/telemetry/controltel"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -63,9 +64,11 @@ func (b *builder) identity() error {
 		identity: id,
 		registry: registry.New(registry.Config{
 			Hidden: []string{b.settings.DataDir}, SourceRoots: b.settings.Models.SourceRoots,
-			Fetch: fetcher, CacheBytes: int64(b.settings.Models.CacheBytes),
+			Fetch: fetcher, CacheBytes: int64(b.settings.Models.CacheBytes), Hooks: controltel.Fetch(b.registry),
 		}, b.store, b.packages, b.log),
 	}
+
+	controltel.Fetching(b.registry, b.control.registry.Fetching)
 
 	return nil
 }

@@ -75,6 +75,10 @@ func (g *Registry) fetch(ctx context.Context, m *spec.Model) (string, error) {
 			log.Info("fetching a model package", slog.Int64("bytes", done), slog.Int64("total", total))
 		}
 	})
+	if g.cfg.Hooks.Fetched != nil {
+		g.cfg.Hooks.Fetched(last.Bytes, time.Since(begin), err)
+	}
+
 	if err != nil {
 		return "", fmt.Errorf("publish model %s: %w", m.ID, err)
 	}
@@ -103,4 +107,19 @@ func (g *Registry) Progress(id string) (Progress, bool) {
 	p, ok := g.progress[id]
 
 	return p, ok
+}
+
+// Fetching sums up the fetches that this process is at: how many, how many bytes are here, and how many are
+// known to be there.
+func (g *Registry) Fetching() (fetches int, here, total int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	for _, p := range g.progress {
+		fetches++
+		here += p.Bytes
+		total += max(p.Bytes, p.Total)
+	}
+
+	return fetches, here, total
 }

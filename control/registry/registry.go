@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,6 +33,13 @@ type Config struct {
 	// CacheBytes is how much of packages that no model refers to is kept, the last used
 	// longest; 0 keeps nothing.
 	CacheBytes int64
+	Hooks      Hooks
+}
+
+// Hooks report what happens; any may be nil.
+type Hooks struct {
+	// Fetched tells of the end of a fetch, how many bytes came and how long it took.
+	Fetched func(bytes int64, took time.Duration, err error)
 }
 
 // Registry manages models.

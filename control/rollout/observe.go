@@ -99,12 +99,21 @@ func (s *step) look(inst *spec.Instance, o Observation) {
 		s.event(normal, "%s instance %s is ready", title(inst), inst.ID)
 	}
 
+	if next != inst.State && onTheWay(next) {
+		s.event(normal, "%s instance %s is %s", title(inst), inst.ID, next)
+	}
+
 	inst.State = next
 	if o.Reason != "" || next == spec.InstanceReady {
 		inst.Reason = o.Reason
 	}
 
 	s.age(inst)
+}
+
+// onTheWay reports whether a state is one that takes long with large models.
+func onTheWay(state spec.InstanceState) bool {
+	return state == spec.InstanceFetching || state == spec.InstanceVerifying || state == spec.InstanceWarming
 }
 
 // age forgets old failures of a stable instance, and gives up one that takes too long to get ready.

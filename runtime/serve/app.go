@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/runtime/codec"
 	"github.com/sluice-gateway/sluice/runtime/codec/imaging"
+	"github.com/sluice-gateway/sluice/runtime/repo"
 )
 
 // Config of an App.
@@ -253,7 +254,7 @@ func (a *App) health(x *Exchange) {
 
 	x.json(503)
 	x.Out = append(x.Out, `{"health":"false","state":"`...)
-	x.Out = append(x.Out, c.phase.String()...)
+	x.Out = append(x.Out, a.stage(c)...)
 	x.Out = append(x.Out, '"')
 
 	if c.reason != "" {
@@ -262,4 +263,22 @@ func (a *App) health(x *Exchange) {
 	}
 
 	x.Out = append(x.Out, '}')
+}
+
+// stage names what the worker is doing; while its model is on the way, how far that is.
+func (a *App) stage(c condition) string {
+	if c.phase == loading {
+		for _, s := range a.models.Index() {
+			if s.Name != a.cfg.Model || s.Version != a.cfg.Version {
+				continue
+			}
+
+			switch s.State { //nolint:exhaustive // the others are not on the way
+			case repo.Fetching, repo.Verifying, repo.Warming:
+				return string(s.State)
+			}
+		}
+	}
+
+	return c.phase.String()
 }

@@ -24,6 +24,8 @@ import (
 type fakeModels struct {
 	models map[string]*fakeModel
 	loads  atomic.Int64
+	// on is a version that is on the way.
+	on atomic.Pointer[repo.Status]
 }
 
 type fakeModel struct {
@@ -54,6 +56,10 @@ func (f *fakeModels) Index() []repo.Status {
 	var out []repo.Status
 	for name, m := range f.models {
 		out = append(out, repo.Status{Name: name, Version: m.meta.Version, State: repo.Ready})
+	}
+
+	if s := f.on.Load(); s != nil {
+		out = append(out, *s)
 	}
 
 	return append(out, repo.Status{Name: "broken", Version: "1", State: repo.Failed, Reason: "bad file"})

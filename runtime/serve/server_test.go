@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/runtime/batch"
 	"github.com/sluice-gateway/sluice/runtime/engine"
+	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
 )
 
@@ -295,6 +296,40 @@ func TestPackageBoundsBodies(t *testing.T) {
 	for _, path := range []string{"/", "/v2/models/digits/infer"} {
 		if a := w.send(t, "POST", path, "{"+strings.Repeat(" ", 100), "Content-Type", "application/json"); a.status != 413 || !strings.Contains(a.body, "101 bytes") {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+}
+
+// /health tells how far the model is while it is on the way, and nothing of other models.
+func TestHealthTellsTheStageOfALoad(t *testing.T) {
+	t.Parallel()
+
+	w := start(t, serve.ServerConfig{})
+
+	for _, tc := range []struct {
+		name  string
+		state repo.State
+		want  string
+	}{
+		{"digits", repo.Queued, "loading"},
+		{"digits", repo.Fetching, "fetching"},
+		{"digits", repo.Verifying, "verifying"},
+		{"digits", repo.Loading, "loading"},
+		{"digits", repo.Warming, "warming"},
+		{"other", repo.Warming, "loading"},
+	} {
+		w.models.on.Store(&repo.Status{Name: tc.name, State: tc.state})
+
+		resp, err := http.Get(w.url + "/health")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+
+		if want := `"state":"` + tc.want + `"`; err != nil || resp.StatusCode != 503 || !strings.Contains(string(body), want) {
+			t.Errorf("%s %s: %d %s, %v", tc.name, tc.state, resp.StatusCode, body, err)
 		}
 	}
 }

@@ -40,6 +40,10 @@ func (a *App) v2(x *Exchange) error {
 		return a.repository(x, string(rest))
 	}
 
+	if name := extension(path); name != "" {
+		return notOffered(name)
+	}
+
 	rest, ok := bytes.CutPrefix(path, []byte("/models/"))
 	if !ok {
 		return notFound()
@@ -61,9 +65,35 @@ func (a *App) v2(x *Exchange) error {
 		return a.config(x, r)
 	case "stats":
 		return a.stats(x, r.model, r.version)
+	case "trace/setting":
+		return notOffered("trace")
+	case "generate", "generate_stream":
+		return notOffered("generate")
 	default:
 		return notFound()
 	}
+}
+
+// extension names the extension of the protocol that a path belongs to and this server does not offer, or "".
+func extension(path []byte) string {
+	first, _, _ := bytes.Cut(bytes.TrimPrefix(path, []byte("/")), []byte("/"))
+
+	switch string(first) {
+	case "systemsharedmemory":
+		return "system shared memory"
+	case "cudasharedmemory":
+		return "CUDA shared memory"
+	case "trace":
+		return "trace"
+	case "logging":
+		return "logging"
+	default:
+		return ""
+	}
+}
+
+func notOffered(extension string) error {
+	return fault.New(fault.NotImplemented, "the %s extension is not supported by this server", extension)
 }
 
 func notFound() error { return fault.New(fault.APINotFound, "Not Found") }

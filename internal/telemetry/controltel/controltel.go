@@ -86,7 +86,7 @@ var (
 		spec.ServiceStopped, spec.ServiceStopping, spec.ServiceDeleting,
 	}
 	instanceStates = []spec.InstanceState{
-		spec.InstanceQueued, spec.InstanceLoading, spec.InstanceWarming, spec.InstanceReady,
+		spec.InstanceQueued, spec.InstanceFetching, spec.InstanceVerifying, spec.InstanceLoading, spec.InstanceWarming, spec.InstanceReady,
 		spec.InstanceDraining, spec.InstanceFailed,
 	}
 )

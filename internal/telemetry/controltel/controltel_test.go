@@ -35,6 +35,11 @@ func TestControlReportsCounts(t *testing.T) {
 	hooks.Gone("s", "i")
 	published(7, time.Millisecond)
 
+	fetches := controltel.Fetch(reg)
+	fetches.Fetched(1000, time.Second, nil)
+	fetches.Fetched(24, time.Second, errors.New("cut"))
+	controltel.Fetching(reg, func() (int, int64, int64) { return 2, 30, 100 })
+
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 
@@ -52,6 +57,14 @@ func TestControlReportsCounts(t *testing.T) {
 		`sluice_service_events_total{type="abnormal"} 1`,
 		`sluice_service_events_total{type="normal"} 2`,
 		`sluice_snapshot_revision 7`,
+		`sluice_instances{state="verifying"} 0`,
+		`sluice_package_fetches_total{result="fetched"} 1`,
+		`sluice_package_fetches_total{result="failed"} 1`,
+		`sluice_package_fetched_bytes_total 1024`,
+		`sluice_package_fetch_seconds_count 1`,
+		`sluice_package_fetches 2`,
+		`sluice_package_fetching_bytes 30`,
+		`sluice_package_fetching_total_bytes 100`,
 		`sluice_snapshot_build_seconds_count 1`,
 	} {
 		if !slices.Contains(got, want) {

@@ -99,6 +99,10 @@ func decode(req *pb.ModelInferRequest) (*openinference.Given, error) {
 	for _, o := range req.GetOutputs() {
 		want := openinference.GivenOutput{Name: o.GetName()}
 
+		if o.GetParameters()["shared_memory_region"] != nil {
+			return nil, fault.New(fault.InvalidArgument, "output '%.64s': shared memory is not supported by this server", o.GetName())
+		}
+
 		if p := o.GetParameters()["classification"]; p != nil {
 			n := number(p)
 			if n < 0 || n > math.MaxInt32 {
