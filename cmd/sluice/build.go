@@ -43,7 +43,10 @@ const stopMargin = 15 * time.Second
 // everything that it had opened is closed again.
 func build(ctx context.Context, role role, set *settings, log *slog.Logger, access io.Writer) (*system, error) {
 	grace := set.Edge.Drain.Delay.D() + set.Edge.Drain.Deadline.D() + set.Runtime.Grace.D() + stopMargin
-	sys := &system{role: role, settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now(), usage: telemetry.NewUsage()}
+	sys := &system{
+		role: role, settings: set, log: log, group: lifecycle.New(log, grace), began: time.Now(), usage: telemetry.NewUsage(),
+		joined: make(chan struct{}),
+	}
 	sys.setPhase(phaseStarting)
 
 	b := &builder{system: sys, ctx: ctx, access: access, registry: telemetry.New(version.String())}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluice-gateway/sluice/control/rollout/runner"
@@ -22,6 +23,7 @@ func (b *builder) shared() bool {
 func (b *builder) election() runner.Election {
 	return runner.Election{
 		Key: b.store.Prefix() + "leader/rollout", ID: b.node + "-" + strconv.Itoa(os.Getpid()), Replaced: b.replaced,
+		Joined: sync.OnceFunc(func() { close(b.joined) }),
 	}
 }
 
@@ -50,6 +52,27 @@ func (b *builder) lead(ctx context.Context) error {
 	}
 
 	return b.election().Lead(ctx, b.etcd, b.log, b.runner.Run) //nolint:wrapcheck // it says what it did
+}
+
+// joinTimeout bounds the wait for a part in the election, which needs etcd.
+const joinTimeout = 10 * time.Second
+
+// takePart waits until other control processes see this one: whoever stops one when the next is
+// ready must not find that it was too early.
+func (s *system) takePart(ctx context.Context) {
+	if s.role != roleControl {
+		return
+	}
+
+	limit := time.NewTimer(joinTimeout)
+	defer limit.Stop()
+
+	select {
+	case <-s.joined:
+	case <-limit.C:
+		s.log.Warn("ready without a part in the election of the leader")
+	case <-ctx.Done():
+	}
 }
 
 // replaced hears that another control process leads, after this one did.

@@ -53,7 +53,8 @@ type system struct {
 	edge      *edge.Edge
 	ops       *telemetry.Ops
 	usage     *telemetry.Usage
-	admin     string // address of the admin door
+	joined    chan struct{} // closed when this process takes part in the election
+	admin     string        // address of the admin door
 
 	phase    atomic.Pointer[string]
 	degraded atomic.Pointer[string] // why not everything works, though predictions do
@@ -131,6 +132,8 @@ func (s *system) announce(ctx context.Context, stdout io.Writer) error {
 	if err := s.settled(ctx); err != nil {
 		return err
 	}
+
+	s.takePart(ctx)
 
 	endpoints := s.endpoints()
 

@@ -39,6 +39,8 @@ type Target struct {
 	Config *spec.PackageConfig
 	// Worker is true for sluice-runtime: its health route is known and tells a state.
 	Worker bool
+	// Ready is true for an instance that is known to have been ready: one probe that fails says nothing.
+	Ready bool
 	// Dir and Env are for probes that run a command.
 	Dir string
 	Env []string
@@ -143,6 +145,9 @@ type probe struct {
 func newWatch(t Target) *watch {
 	c := t.Config
 	w := &watch{wait: firstPeriod}
+	if t.Ready {
+		w.wasReady, w.last = true, Report{State: spec.InstanceReady}
+	}
 
 	ready := c.ReadinessHealth
 	if ready == nil {
@@ -157,7 +162,7 @@ func newWatch(t Target) *watch {
 		w.startup, first = newProbe(c.StartupHealth, t), c.StartupHealth
 	}
 
-	if first != nil {
+	if first != nil && !t.Ready {
 		w.initialDelay = time.Duration(first.InitialDelaySeconds) * time.Second
 	}
 

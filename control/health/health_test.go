@@ -140,6 +140,28 @@ func TestWorkerIsFollowedThroughItsStates(t *testing.T) {
 	}
 }
 
+// TestReadyInstanceMayMissAProbe: who takes over an instance that serves does not take it out because the
+// first probe failed, and still notices that it hangs.
+func TestReadyInstanceMayMissAProbe(t *testing.T) {
+	t.Parallel()
+
+	e := newEngine(t, "500 busy")
+	target := e.target(&spec.PackageConfig{})
+	target.Worker, target.Ready = true, true
+
+	reports := watch(t, target)
+	expect(t, reports, health.Report{State: spec.InstanceReady})
+
+	select {
+	case got := <-reports:
+		if got.State != spec.InstanceLoading || !got.Hung {
+			t.Errorf("report %+v", got)
+		}
+	case <-time.After(patience):
+		t.Error("nobody notices that it does not answer")
+	}
+}
+
 func TestWorkerTellsWhyItFailed(t *testing.T) {
 	t.Parallel()
 

@@ -21,7 +21,10 @@ func serviceCommand() *cobra.Command {
 	cmd.AddCommand(
 		serviceCreate(b), serviceList(b), serviceGet(b), serviceSet(b, "start", "running"), serviceSet(b, "stop", "stopped"),
 		serviceDelete(b), serviceEvents(b), serviceWatch(b), servicePredict(b), serviceExplain(b),
-		serviceInstances(b), serviceLogs(b),
+		serviceInstances(b), serviceLogs(b), serviceUpdates(b),
+		serviceUpgrade(b, "pause", "Pause the running upgrade of a service", "the upgrade is paused; sluice service resume goes on"),
+		serviceUpgrade(b, "resume", "Go on with a paused upgrade", "the upgrade goes on"),
+		serviceUpgrade(b, "abort", "Undo the running upgrade of a service", "the upgrade is being undone"),
 	)
 
 	return cmd

@@ -84,6 +84,10 @@ func TestControlIsReplaced(t *testing.T) {
 		{"leader killed, another takes over", c.killLeader},
 		{"leader stopped, another takes over", c.stopLeader},
 		{"leader killed again", c.killLeader},
+		{"standby restarted, and at once the leader stopped", func() {
+			c.restartStandby()
+			c.stopLeader()
+		}},
 		{"both killed, one started again", func() {
 			c.standby.kill()
 			c.lead.kill()

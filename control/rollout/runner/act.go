@@ -149,6 +149,7 @@ func (r *Runner) probe(id, instance string, o *observed) {
 	ctx, cancel := context.WithCancel(r.probing)
 	o.stopProbe = cancel
 	target := o.target
+	target.Ready = o.State == spec.InstanceReady
 
 	r.probes.Go(func() {
 		r.prober.Watch(ctx, target, func(rep health.Report) { r.probed(id, instance, rep) })

@@ -23,6 +23,8 @@ type Election struct {
 	ID string
 	// TTL after which a silent leader is replaced. Default 5 s.
 	TTL time.Duration
+	// Joined is called whenever this process begins to take part: from then on others see it.
+	Joined func()
 	// Replaced is called when another process has become leader after this one was.
 	Replaced func(leader string)
 }
@@ -88,6 +90,13 @@ func (e Election) term(
 		replaced = nil
 	}
 
+	if e.Joined != nil {
+		joining, stop := context.WithCancel(ctx)
+		defer stop()
+
+		go e.announce(joining, cli, session.Lease())
+	}
+
 	if err := e.campaign(ctx, election, session, replaced); err != nil {
 		return err
 	}
@@ -136,6 +145,30 @@ func leave(ctx context.Context, cli *clientv3.Client, session *concurrency.Sessi
 	defer cancel()
 
 	_, _ = cli.Revoke(bye, session.Lease()) // the lease runs out by itself
+}
+
+// joinedPoll is how often a process looks whether its part in the election is written.
+const joinedPoll = 10 * time.Millisecond
+
+// announce waits until the part in the election is written, and tells it.
+func (e Election) announce(ctx context.Context, cli *clientv3.Client, lease clientv3.LeaseID) {
+	tick := time.NewTicker(joinedPoll)
+	defer tick.Stop()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+
+		resp, err := cli.Get(ctx, fmt.Sprintf("%s/%x", e.Key, lease), clientv3.WithCountOnly())
+		if err == nil && resp.Count > 0 {
+			e.Joined()
+
+			return
+		}
+	}
 }
 
 // Others are the IDs of the other processes that lead or would.
