@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -76,14 +77,9 @@ func (c *secureConn) explain(plain net.Conn) {
 		return
 	}
 
-	const most = 64
+	const most = 16 << 20
 
-	buf := make([]byte, 4<<10)
-	for range most {
-		if _, err := plain.Read(buf); err != nil {
-			return
-		}
-	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(plain, most)) // nobody is left to tell
 }
 
 type secureKey struct{}
