@@ -34,7 +34,7 @@ func TestWebSocketExamples(t *testing.T) {
 		}
 	}
 
-	t.Run("go", func(t *testing.T) { run(t, "answers 10", "", build(t, "docs/examples/websocket")) })
+	t.Run("go", func(t *testing.T) { run(t, "answers 10", "", build(t, "docs/examples/websocket/wsclient")) })
 	t.Run("python", func(t *testing.T) {
 		lib := installed(t, "python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "websockets>=14", "--target")
 		run(t, "answers 21", "PYTHONPATH="+lib, "python3", filepath.Join(dir, "v2.py"))

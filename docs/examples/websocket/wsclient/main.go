@@ -1,4 +1,4 @@
-// Command websocket sends V2 requests for the digits model over one WebSocket: websocket URL TOKEN.
+// Command wsclient sends V2 requests for the digits model over one WebSocket: wsclient URL TOKEN.
 package main
 
 import (
@@ -41,7 +41,7 @@ type answer struct {
 
 func run(args []string) error {
 	if len(args) != 2 {
-		return errors.New("usage: websocket URL TOKEN")
+		return errors.New("usage: wsclient URL TOKEN")
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
