@@ -93,8 +93,12 @@ func (b *builder) release() {
 	b.launcher.Release(b.settings.Runtime.Grace.D())
 }
 
-// handOverTimeout bounds the look for a successor.
-const handOverTimeout = 2 * time.Second
+// These bound the look for a successor.
+const (
+	handOverTimeout  = 3 * time.Second
+	handOverPatience = time.Second
+	handOverPoll     = 50 * time.Millisecond
+)
 
 // handOver leaves the workers to another control process of this machine, if there is one, when this
 // one stops. The last one ends them all, also those that it was left and had no time to take over.
@@ -106,20 +110,30 @@ func (b *builder) handOver(ctx context.Context) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
 	defer cancel()
 
-	others, err := b.election().Others(look, b.etcd)
-	if err != nil {
-		b.log.Warn("nobody to hand the instances over to", slog.Any("error", err))
-
-		return
-	}
-
-	for _, id := range others {
-		if b.neighbour(id) {
-			b.log.Info("leaving the instances to another control process", slog.String("to", id))
-			b.release()
+	// Right after an absence of etcd another one may be on its way back into the election.
+	for end := time.Now().Add(handOverPatience); ; {
+		others, err := b.election().Others(look, b.etcd)
+		if err != nil {
+			b.log.Warn("nobody to hand the instances over to", slog.Any("error", err))
 
 			return
 		}
+
+		for _, id := range others {
+			if b.neighbour(id) {
+				b.log.Info("leaving the instances to another control process", slog.String("to", id))
+				b.release()
+
+				return
+			}
+		}
+
+		if time.Now().After(end) {
+			break
+		}
+
+		again := time.NewTimer(handOverPoll)
+		<-again.C
 	}
 
 	if err := b.runner.Collect(look); err != nil {

@@ -30,7 +30,7 @@ type Election struct {
 }
 
 // electRetry is the wait after an election that could not be held.
-const electRetry = time.Second
+const electRetry = 250 * time.Millisecond
 
 // Lead runs run whenever this process is the leader, with a context that ends when it is no
 // longer sure to be. An error of run ends Lead. It returns nil when ctx ends.
