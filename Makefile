@@ -26,6 +26,10 @@ ORACLE := $(BIN)/oracle
 GOLANGCI_VERSION := v2.12.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
+# The storage server that others wrote, for TestRealObjectStorage.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW := $(BIN)/versitygw-$(VERSITYGW_VERSION)
+
 # Packages that need cgo; everything else must build without it.
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
@@ -46,10 +50,10 @@ build: setup ## Build bin/sluice (no cgo) and bin/sluice-runtime
 run: build ## Build and serve the sample model on this machine (CONFIG=configs/quickstart.yaml)
 	$(BIN)/sluice serve --config $(CONFIG)
 
-test: setup ## Run all tests with the race detector (PKG=./... TIMEOUT=9m)
+test: setup $(VERSITYGW) ## Run all tests with the race detector (PKG=./... TIMEOUT=9m)
 	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -timeout $(TIMEOUT) $(PKG)
 
-race: setup ## Run the tests five times over with the race detector, for rare orders (PKG=./router/...)
+race: setup $(VERSITYGW) ## Run the tests five times over with the race detector, for rare orders (PKG=./router/...)
 	@$(GO) run ./internal/tools/testsum $(GO) test -json -race -shuffle=on -count=5 -timeout 30m $(PKG)
 
 conformance: setup ## Serve every model of Debian's libonnx-testdata in every protocol, and ask onnxruntime-node the same (SLUICE_ONNX_TESTDATA=dir)
@@ -70,6 +74,19 @@ $(GOLANGCI):
 	@mkdir -p $(BIN)
 	GOBIN=$(CURDIR)/$(BIN)/.install $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BIN)/.install/golangci-lint $@ && rmdir $(BIN)/.install
+
+# Best effort: without the module proxy the one test that needs it skips, and says what stands in the log.
+$(VERSITYGW):
+	@mkdir -p $(BIN)/.install-versitygw
+	@echo "setup: installing versitygw $(VERSITYGW_VERSION) for the tests of object storage"
+	@if GOBIN=$(CURDIR)/$(BIN)/.install-versitygw CGO_ENABLED=0 GOFLAGS= timeout 150 \
+	  $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION) >$@.log 2>&1; then \
+	  mv $(BIN)/.install-versitygw/versitygw $@ && rm -f $@.log; \
+	else \
+	  echo "go install gave up (status $$?)" >>$@.log; \
+	  echo "setup: versitygw is not installed, TestRealObjectStorage will skip:" >&2; tail -n 2 $@.log >&2; \
+	fi
+	@rm -rf $(BIN)/.install-versitygw
 
 fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 	@$(GO) list -f '{{.Dir}}' $(PKG) | while read -r dir; do \

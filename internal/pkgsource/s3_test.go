@@ -258,24 +258,11 @@ func TestS3ConfigIsChecked(t *testing.T) {
 	}
 }
 
-// TestRealObjectStorage uses a storage server that others wrote. It needs versitygw on the
-// PATH, or named by SLUICE_S3_TEST:
-//
-//	go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+// TestRealObjectStorage uses a storage server that others wrote: versitygw, which "make test" installs.
 func TestRealObjectStorage(t *testing.T) {
 	t.Parallel()
 
-	bin := os.Getenv("SLUICE_S3_TEST")
-	if bin == "" {
-		found, err := exec.LookPath("versitygw")
-		if err != nil {
-			t.Skip("versitygw is not installed")
-		}
-
-		bin = found
-	}
-
-	endpoint := gateway(t, bin)
+	endpoint := gateway(t, versitygw(t))
 	host := strings.TrimPrefix(endpoint, "http://")
 
 	client, err := minio.New(host, &minio.Options{Creds: credentials.NewStaticV4("access", "s3cr3tkey", ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath})
@@ -330,6 +317,38 @@ func TestRealObjectStorage(t *testing.T) {
 	if _, err := fetcher(t, pkgsource.Config{S3: wrong}).Fetch(t.Context(), "m5", "s3://models/ocr", nil); err == nil || !strings.Contains(err.Error(), "SignatureDoesNotMatch") {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// versitygw is the storage server that SLUICE_S3_TEST names, or that the Makefile put into bin, or that is
+// installed. Without one the test is skipped, and says why the Makefile could not install it.
+func versitygw(t *testing.T) string {
+	t.Helper()
+
+	if bin := os.Getenv("SLUICE_S3_TEST"); bin != "" {
+		return bin
+	}
+
+	const installed = "../../bin/versitygw-v1.8.0"
+
+	bin, err := filepath.Abs(installed)
+	must(t, err)
+
+	if _, err := os.Stat(bin); err == nil {
+		return bin
+	}
+
+	if found, err := exec.LookPath("versitygw"); err == nil {
+		return found
+	}
+
+	why, err := os.ReadFile(installed + ".log")
+	if err != nil {
+		why = []byte(`"make test" installs it`)
+	}
+
+	t.Skipf("versitygw is not installed: %s", why)
+
+	return ""
 }
 
 // gateway starts the storage server and returns its endpoint.
