@@ -154,7 +154,8 @@ func TestChaosBetweenGatewayAndWorkers(t *testing.T) {
 		wires[i] = startWire(t, startWorker(t, engine).addr)
 	}
 
-	b := newBench(t, upstream.Config{DialTimeout: 200 * time.Millisecond})
+	// A streamed answer has no deadline of its own: what is lost in its middle ends by silence.
+	b := newBench(t, upstream.Config{DialTimeout: 200 * time.Millisecond, StreamIdle: time.Second})
 	b.route.Policy.Limits.TimeoutSeconds = 2
 	b.route.Policy.Retry.PerTryTimeoutSeconds = 0.4
 	b.route.Policy.Retry.Attempts = 5

@@ -335,7 +335,8 @@ func TestGatewaysCatchUpWhenEtcdReturns(t *testing.T) {
 		})
 	}
 
-	if all := time.Since(began); all > 5*time.Second {
+	// The new version has to start as well, which takes seconds on a busy machine.
+	if all := time.Since(began); changed > 3*time.Second || all > 10*time.Second {
 		t.Errorf("changed after %v, in use after %v", changed, all)
 	} else {
 		t.Logf("changed after %v, in use after %v", changed, all)
