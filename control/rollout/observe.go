@@ -9,10 +9,16 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-// calibrate pulls times back that lie in the future because the clock was set back: nobody
-// shall wait for a time that was wrong.
+// calibrate moves times along when the clock was set. Those that lie in the future because it was set
+// back are pulled to the present: nobody shall wait for a time that was wrong. When it was set forward,
+// they go with it: what waited a second has not waited an hour.
 func (s *step) calibrate() {
-	limit := func(t *int64, latest int64) { *t = min(*t, latest) }
+	ahead := max(s.Ahead, 0).Milliseconds()
+	limit := func(t *int64, latest int64) {
+		if *t > 0 {
+			*t = min(*t+ahead, latest)
+		}
+	}
 
 	for i := range s.Instances {
 		inst := &s.Instances[i]
@@ -25,6 +31,7 @@ func (s *step) calibrate() {
 	if u := s.state.Upgrade; u != nil {
 		limit(&u.StartedAt, s.now)
 		limit(&u.ProgressAt, s.now)
+		limit(&u.PausedAt, s.now)
 	}
 }
 

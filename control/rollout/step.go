@@ -75,6 +75,8 @@ type Input struct {
 	Observed  map[string]Observation // by instance id
 	Node      string
 	Now       time.Time
+	// Ahead is how far the clock was set forward since the last step: that time has not passed.
+	Ahead time.Duration
 }
 
 // ActionKind says what to do with an instance.

@@ -24,6 +24,7 @@ type world struct {
 	instances []spec.Instance
 	observed  map[string]rollout.Observation
 	now       time.Time
+	ahead     time.Duration // the clock was set since the last step
 	wake      time.Time
 	forgotten bool
 	doomed    bool // the next command ends in a crash
@@ -59,8 +60,9 @@ func (w *world) deploy(entries ...spec.Entry) {
 func (w *world) record() []rollout.Action {
 	res := rollout.Step(w.policy, rollout.Input{
 		Service: w.service, Models: w.models, State: w.state, Instances: w.instances,
-		Observed: w.observed, Node: "node", Now: w.now,
+		Observed: w.observed, Node: "node", Now: w.now, Ahead: w.ahead,
 	})
+	w.ahead = 0
 
 	w.state, w.instances, w.wake = res.State, res.Instances, res.Wake
 	w.forgotten = res.Forget

@@ -10,6 +10,8 @@ import (
 // queue hands out services that need a step: each to one worker at a time, in the order in
 // which they were asked for, again if something came up meanwhile.
 type queue struct {
+	wall func() time.Time
+
 	mu      sync.Mutex // guards all below
 	ready   []string
 	waiting map[string]bool // in ready
@@ -21,8 +23,9 @@ type queue struct {
 	rearm  chan struct{} // the earliest timer changed; capacity 1
 }
 
-func newQueue() *queue {
+func newQueue(wall func() time.Time) *queue {
 	return &queue{
+		wall:    wall,
 		waiting: map[string]bool{}, busy: map[string]bool{}, due: map[string]time.Time{},
 		signal: make(chan struct{}, 1), rearm: make(chan struct{}, 1),
 	}
@@ -121,17 +124,17 @@ func (q *queue) runTimers(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 
-	last := time.Now()
+	last := readClock(q.wall)
 
 	for {
-		now := time.Now()
-		if stepped(last, now) {
+		now := readClock(q.wall)
+		if now.ahead(last) != 0 {
 			q.addWaiting()
 		}
 
 		last = now
 
-		timer.Reset(min(q.fire(now), clockCheck))
+		timer.Reset(min(q.fire(now.wall), clockCheck))
 
 		select {
 		case <-timer.C:
@@ -140,16 +143,6 @@ func (q *queue) runTimers(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// stepped reports whether the clock was set between two readings.
-func stepped(last, now time.Time) bool {
-	const tolerance = time.Second
-
-	elapsed := now.Sub(last) // monotonic
-	shown := now.Round(0).Sub(last.Round(0))
-
-	return (shown - elapsed).Abs() > tolerance
 }
 
 // addWaiting asks for a step of every service with a timer: its time may be wrong now.

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ func take(t *testing.T, q *queue) []string {
 func TestQueueKeepsOrderAndMergesRequests(t *testing.T) {
 	t.Parallel()
 
-	q := newQueue()
+	q := newQueue(time.Now)
 	for _, id := range []string{"b", "a", "b", "c", "a"} {
 		q.add(id)
 	}
@@ -49,7 +50,7 @@ func TestQueueKeepsOrderAndMergesRequests(t *testing.T) {
 func TestQueueGivesAServiceToOneWorkerAtATime(t *testing.T) {
 	t.Parallel()
 
-	q := newQueue()
+	q := newQueue(time.Now)
 	q.add("a")
 
 	if id, ok := q.next(t.Context()); !ok || id != "a" {
@@ -76,7 +77,7 @@ func TestQueueEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 
-	if id, ok := newQueue().next(ctx); ok {
+	if id, ok := newQueue(time.Now).next(ctx); ok {
 		t.Errorf("got %q", id)
 	}
 }
@@ -88,7 +89,7 @@ func TestQueueTimers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 
-		q := newQueue()
+		q := newQueue(time.Now)
 		go q.runTimers(ctx)
 
 		start := time.Now()
@@ -120,20 +121,56 @@ func TestQueueTimers(t *testing.T) {
 	})
 }
 
-func TestClockThatIsSetIsNoticed(t *testing.T) {
+// TestClockThatIsSet sets the clock an hour forward or back: every service with a timer is asked for
+// within seconds, and reading the clock tells by how much.
+func TestClockThatIsSet(t *testing.T) {
 	t.Parallel()
 
-	now := time.Now()
-	// Readings without a monotonic part differ as the clock shows.
-	if stepped(now, now.Add(time.Minute)) {
-		t.Error("time that passes is no step")
+	for name, set := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+
+				var offset atomic.Int64
+
+				wall := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+				last := readClock(wall)
+
+				q := newQueue(wall)
+				q.addAt("a", wall().Add(2*time.Hour))
+
+				go q.runTimers(ctx)
+
+				time.Sleep(time.Hour) //nolint:forbidigo // virtual time
+				synctest.Wait()
+
+				if got := readClock(wall).ahead(last); got != 0 {
+					t.Errorf("an hour that passed was taken for a clock that was set by %s", got)
+				}
+
+				if got := take(t, q); got != nil {
+					t.Errorf("asked for %q before the clock was set", got)
+				}
+
+				offset.Store(int64(set))
+				time.Sleep(clockCheck) //nolint:forbidigo // virtual time
+				synctest.Wait()
+
+				if got := readClock(wall).ahead(last); got != set {
+					t.Errorf("the clock was set by %s, noticed %s", set, got)
+				}
+
+				if got := take(t, q); !slices.Equal(got, []string{"a"}) {
+					t.Errorf("asked for %q after the clock was set", got)
+				}
+			})
+		})
 	}
 
-	q := newQueue()
-	q.addAt("a", now.Add(time.Hour))
-	q.addWaiting()
-
-	if got := take(t, q); !slices.Equal(got, []string{"a"}) {
-		t.Errorf("got %q", got)
+	if got := readClock(time.Now).ahead(reading{}); got != 0 {
+		t.Errorf("without an earlier reading: %s", got)
 	}
 }

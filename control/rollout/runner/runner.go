@@ -54,6 +54,9 @@ type Config struct {
 	// Adopt takes over the processes that another control process of this machine left. The launcher
 	// must be an Adopter.
 	Adopt bool
+	// Wall tells the time of day; tests set it. Default time.Now. How much time has passed is
+	// never taken from it.
+	Wall  func() time.Time
 	Hooks Hooks
 }
 
@@ -82,6 +85,7 @@ type service struct {
 	observed map[string]*observed
 	stale    bool // the records must be read again
 	retry    time.Duration
+	stepped  reading // of the clock, at the last step that was written
 }
 
 // observed is an observation and what it depends on.
@@ -112,10 +116,14 @@ func New(cfg Config, st *store.Store, l Launcher, p *health.Prober, log *slog.Lo
 		cfg.Workers = 4
 	}
 
+	if cfg.Wall == nil {
+		cfg.Wall = time.Now
+	}
+
 	cfg.Policy = cfg.Policy.WithDefaults()
 
 	return &Runner{
-		cfg: cfg, store: st, launcher: l, prober: p, log: log, queue: newQueue(),
+		cfg: cfg, store: st, launcher: l, prober: p, log: log, queue: newQueue(cfg.Wall),
 		services: map[string]*service{}, models: map[string]*spec.Model{},
 	}, nil
 }
@@ -429,5 +437,5 @@ func (r *Runner) retry(id string, err error) {
 	s := r.service(id)
 	s.stale = true
 	s.retry = min(max(2*s.retry, minRetry), maxRetry)
-	r.queue.addAt(id, time.Now().Add(s.retry))
+	r.queue.addAt(id, r.cfg.Wall().Add(s.retry))
 }

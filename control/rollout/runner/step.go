@@ -107,6 +107,7 @@ type previous struct {
 	records map[string]spec.Instance
 	service store.Item[spec.Service]
 	exists  bool
+	at      reading // of the clock
 }
 
 // input collects what Step needs.
@@ -119,9 +120,11 @@ func (r *Runner) input(id string) (rollout.Input, previous, bool) {
 		return rollout.Input{}, previous{}, false
 	}
 
+	now := readClock(r.cfg.Wall)
+
 	in := rollout.Input{
 		Service: s.desired.Value, Models: map[string]*spec.Model{}, State: s.state.Value,
-		Observed: make(map[string]rollout.Observation, len(s.observed)), Node: r.cfg.Node, Now: time.Now(),
+		Observed: make(map[string]rollout.Observation, len(s.observed)), Node: r.cfg.Node, Now: now.wall, Ahead: now.ahead(s.stepped),
 	}
 	if !s.exists {
 		in.Service.ID, in.Service.Deleting = id, true
@@ -141,7 +144,7 @@ func (r *Runner) input(id string) (rollout.Input, previous, bool) {
 		}
 	}
 
-	return in, previous{state: s.state, records: maps.Clone(s.records), service: s.desired, exists: s.exists}, true
+	return in, previous{state: s.state, records: maps.Clone(s.records), service: s.desired, exists: s.exists, at: now}, true
 }
 
 // needModels reads models that the watch has not delivered yet.
@@ -201,7 +204,7 @@ func (r *Runner) write(ctx context.Context, id string, before previous, in rollo
 	}
 
 	if len(ops) == 0 && reflect.DeepEqual(res.State, before.state.Value) {
-		r.settle(id, before.state, now)
+		r.settle(id, before.state, now, before.at)
 
 		return false, nil
 	}
@@ -222,7 +225,7 @@ func (r *Runner) write(ctx context.Context, id string, before previous, in rollo
 		r.mu.Unlock()
 	}
 
-	r.settle(id, state, now)
+	r.settle(id, state, now, before.at)
 
 	return true, nil
 }
@@ -284,12 +287,12 @@ func (r *Runner) commit(ctx context.Context, state *store.Item[spec.ServiceState
 }
 
 // settle takes over what was written and forgets observations that are used up.
-func (r *Runner) settle(id string, state store.Item[spec.ServiceState], records map[string]spec.Instance) {
+func (r *Runner) settle(id string, state store.Item[spec.ServiceState], records map[string]spec.Instance, at reading) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
 	s := r.service(id)
-	s.state, s.records, s.retry = state, records, 0
+	s.state, s.records, s.retry, s.stepped = state, records, 0, at
 
 	for iid, o := range s.observed {
 		rec, ok := records[iid]
