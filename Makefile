@@ -34,7 +34,7 @@ VERSITYGW := $(BIN)/versitygw-$(VERSITYGW_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile bench-ws chaos restarts check arch fmt clean
+.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile bench-ws chaos restarts reloads check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ chaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS
 
 restarts: setup ## Replace every process of a cluster again and again at 80 % load (RESTARTS=20)
 	RESTARTS=$${RESTARTS:-20} $(GO) test -count=1 -v -timeout 1h -run '^TestRollingRestarts$$' ./test/system
+
+reloads: setup ## Load a model anew under load, and without, and weigh the worker (RELOADS=1000)
+	SLUICE_RELOADS=$${RELOADS:-1000} $(GO) test -count=1 -v -timeout 9m -run '^(TestReloadsUnderLoad|TestLoadAndUnloadKeepTheSize)$$' ./cmd/sluice-runtime ./runtime/ort
 
 microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)

@@ -116,7 +116,12 @@ func (s *scanned) Load(ctx context.Context, name string) error {
 
 	for _, have := range s.Index() {
 		gone := have.Name == name && !slices.ContainsFunc(sources, func(src repo.Source) bool { return src.Version == have.Version })
-		if gone && have.State != repo.Unloaded {
+
+		switch {
+		case !gone:
+		case have.State == repo.Unloaded: // seen so in the index since the last load
+			s.Forget(name, have.Version)
+		default:
 			errs = append(errs, s.Unload(ctx, name, have.Version))
 		}
 	}

@@ -131,6 +131,38 @@ func (r *Repo) aside(v *version) bool {
 	return true
 }
 
+// Forget takes a version that is unloaded out of the index, with what is kept of it. Any other version is
+// left alone: one that serves, is being loaded, or has failed and says why.
+func (r *Repo) Forget(name, number string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	v := r.models[name][number]
+	if v == nil || v.state != Unloaded || v.current != nil || v.loads > 0 {
+		return
+	}
+
+	v.forgotten = true
+
+	delete(r.models[name], number)
+
+	if len(r.models[name]) == 0 {
+		delete(r.models, name)
+	}
+
+	if r.hooks.Forgotten != nil {
+		r.hooks.Forgotten(name, number)
+	}
+}
+
+// loadEnded ends a load that was counted.
+func (r *Repo) loadEnded(v *version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	v.loads--
+}
+
 // wait returns when Run has started or ctx ended.
 func (r *Repo) wait(ctx context.Context) error {
 	select {

@@ -74,6 +74,9 @@ type version struct {
 	since   time.Time
 	current *loaded
 	busy    chan struct{} // held by the one load or unload at work; room for one
+
+	loads     int  // that are under way or wait
+	forgotten bool // is no longer in models
 }
 
 // New returns an empty Repo; Add waits until Run is called.
@@ -173,9 +176,11 @@ func (r *Repo) Add(ctx context.Context, src Source) error {
 	if v.current == nil {
 		r.set(v, Queued, "")
 	}
+	v.loads++
 	r.mu.Unlock()
 
 	err := r.load(ctx, v, src)
+	r.loadEnded(v)
 	r.enforce(src.Name) //nolint:contextcheck // goes on after this call
 
 	return err
@@ -208,9 +213,11 @@ func (r *Repo) Load(ctx context.Context, name string) error {
 		if v.current == nil {
 			r.set(v, Queued, "")
 		}
+		v.loads++
 		r.mu.Unlock()
 
 		errs = append(errs, r.load(ctx, v, src))
+		r.loadEnded(v)
 	}
 
 	return errors.Join(errs...)
@@ -423,6 +430,10 @@ func (r *Repo) publish() {
 
 // set changes the state of v. Caller holds mu.
 func (r *Repo) set(v *version, s State, reason string) {
+	if v.forgotten {
+		return
+	}
+
 	v.state, v.reason, v.since = s, reason, time.Now()
 
 	if r.hooks.State != nil {

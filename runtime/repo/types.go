@@ -68,6 +68,8 @@ type Hooks struct {
 	State func(s Status)
 	// Loaded tells how long a successful load took.
 	Loaded func(name, version string, d time.Duration)
+	// Forgotten is called when an unloaded version leaves the index.
+	Forgotten func(name, version string)
 	// Batch gives the batcher's hooks of one version.
 	Batch func(name, version string) batch.Hooks
 }

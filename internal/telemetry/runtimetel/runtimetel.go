@@ -126,7 +126,8 @@ func microseconds() []float64 {
 // Repo returns hooks that feed the metrics of models.
 func (m *Metrics) Repo() repo.Hooks {
 	return repo.Hooks{
-		State: m.changed,
+		State:     m.changed,
+		Forgotten: m.forgotten,
 		Loaded: func(name, version string, d time.Duration) {
 			m.load.WithLabelValues(name, version).Observe(d.Seconds())
 		},
@@ -145,6 +146,27 @@ func (m *Metrics) changed(s repo.Status) {
 
 	m.last[key] = s.State
 	m.state.WithLabelValues(s.Name, s.Version, string(s.State)).Set(1)
+}
+
+// forgotten drops the series of a version that is gone for good.
+func (m *Metrics) forgotten(name, version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	delete(m.last, [2]string{name, version})
+
+	labels := prometheus.Labels{"model": name, "version": version}
+
+	for _, v := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{m.success, m.failure, m.rows, m.runs, m.pending, m.batches, m.state, m.load} {
+		v.DeletePartialMatch(labels)
+	}
+
+	for p := range numPhases {
+		m.sums[p].DeletePartialMatch(labels)
+		m.histograms[p].DeletePartialMatch(labels)
+	}
 }
 
 // batch makes the hooks of one version, with all its handles.

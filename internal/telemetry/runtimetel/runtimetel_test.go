@@ -71,3 +71,25 @@ func TestMetricsCarryTritonsNames(t *testing.T) {
 		t.Error("a version has two states")
 	}
 }
+
+func TestAForgottenVersionHasNoSeries(t *testing.T) {
+	t.Parallel()
+
+	reg := telemetry.New("test")
+	hooks := runtimetel.New(reg).Repo()
+
+	for _, version := range []string{"1", "2"} {
+		hooks.State(repo.Status{Name: "m", Version: version, State: repo.Unloaded})
+		hooks.Loaded("m", version, 1)
+		hooks.Batch("m", version).Pending(3)
+	}
+
+	hooks.Forgotten("m", "1")
+
+	rec := httptest.NewRecorder()
+	reg.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+
+	if text := rec.Body.String(); strings.Contains(text, `version="1"`) || !strings.Contains(text, `version="2"`) {
+		t.Errorf("series:\n%s", text)
+	}
+}
