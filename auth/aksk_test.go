@@ -340,6 +340,11 @@ func TestFiveBadSignaturesLockTheKeyForThatSource(t *testing.T) {
 		"four do not lock":               append(slices.Clone(five[:4]), step{here, true, 5, ok}),
 		"a good one starts the count":    append(append(slices.Clone(five[:4]), step{here, true, 5, ok}), five...),
 		"an old failure does not count":  append(slices.Clone(five[:4]), step{here, false, 6 * time.Minute, bad}, step{here, true, 6 * time.Minute, ok}),
+		"set back an hour, as long as before": then(step{here, true, -time.Hour, locked},
+			step{here, true, 5*time.Minute - time.Hour - 1, locked}, step{here, true, 5*time.Minute - time.Hour, ok}),
+		"set forward an hour, over": then(step{here, true, time.Hour, ok}),
+		"set back an hour, count goes on": append(slices.Clone(five[:4]), step{here, false, -time.Hour, bad},
+			step{here, true, -time.Hour, locked}),
 		"same IPv6 network": {
 			{"2001:db8::1", false, 0, bad},
 			{"2001:db8::2", false, 0, bad},

@@ -88,6 +88,8 @@ func (l *lockout) check(id uint64, now time.Time) (left time.Duration, failed bo
 		return 0, false
 	}
 
+	e.calibrate(now.UnixNano())
+
 	return max(0, time.Duration(e.until-now.UnixNano())), true
 }
 
@@ -107,6 +109,8 @@ func (l *lockout) fail(id uint64, now time.Time) bool {
 		*e = lockEntry{id: id}
 	}
 
+	e.calibrate(ns)
+
 	if e.until != 0 && e.until <= ns || ns-e.last > int64(l.cfg.LockFor) { // an old story
 		e.fails, e.until = 0, 0
 	}
@@ -121,6 +125,20 @@ func (l *lockout) fail(id uint64, now time.Time) bool {
 	e.until = ns + int64(l.cfg.LockFor)
 
 	return true
+}
+
+// calibrate moves an entry along when the clock was set back: a lock lasts no longer for it.
+func (e *lockEntry) calibrate(now int64) {
+	back := e.last - now
+	if back <= 0 {
+		return
+	}
+
+	e.last = now
+
+	if e.until != 0 {
+		e.until -= back
+	}
 }
 
 // clear forgets the failures of a pair after a good signature.

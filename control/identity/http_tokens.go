@@ -188,8 +188,8 @@ func (s *Service) revokeToken(r *web.Request) (any, error) {
 	}
 
 	rev := spec.Revocation{TokenID: claims.ID, ExpiresAt: claims.ExpiresAt.UnixMilli()}
-	// A little longer than the token lives: clocks differ.
-	ttl := claims.ExpiresAt.Sub(s.cfg.Now()) + settleTime
+	// Longer than the token lives: clocks differ, and one that was ahead may be set back.
+	ttl := claims.ExpiresAt.Sub(s.cfg.Now()) + clockMargin
 
 	if err := s.st.Revocations.PutTTL(r.Context(), rev.TokenID, rev, ttl); err != nil {
 		return nil, fmt.Errorf("revoke token: %w", err)

@@ -17,6 +17,9 @@ const (
 	// settleTime passes before a new key signs, so that every gateway knows it by then.
 	settleTime  = time.Minute
 	rotateCheck = time.Hour
+	// clockMargin is by how much a clock may be wrong for a while without harm: what must outlive a
+	// token is kept for so much longer.
+	clockMargin = 2 * time.Hour
 )
 
 // signer is the keys at one moment.
@@ -158,7 +161,7 @@ func (s *Service) retire(ctx context.Context, keys []spec.SigningKey, newest spe
 
 				return nil
 			})
-		case now > k.RetiredAt+(s.cfg.TokenLifetime+2*settleTime).Milliseconds():
+		case now > k.RetiredAt+(s.cfg.TokenLifetime+2*settleTime+clockMargin).Milliseconds():
 			err = s.st.TokenKeys.Delete(ctx, k.ID)
 		}
 
