@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	fs.DurationVar(&b.duration, "duration", duration, "time for each target in a comparison, in all rounds")
 	fs.IntVar(&b.rounds, "rounds", rounds, "rounds A B A B of a comparison")
 
-	fs.BoolVar(&b.quick, "quick", false, "short rounds: the whole suite in two minutes, with wide ranges")
+	fs.BoolVar(&b.quick, "quick", false, "short rounds: the whole suite in some minutes, with wide ranges")
 
 	if err := fs.Parse(args); err != nil {
 		return err //nolint:wrapcheck // the flag package has told everything
