@@ -27,15 +27,24 @@ func TestWaitingWithoutSleepStandsApart(t *testing.T) {
 		p := plan(addressOf(s))
 		p.Rate, p.Shape, p.Duration, p.Threads, p.BusyWait, p.Concurrency = 1000, loadtest.Constant, 500*time.Millisecond, tc.threads, tc.wait, 64
 
-		res := run(t, p)
-		c := &res.Client
+		// How much depends on what else the machine does, as a processor that is taken away is no waiting: so
+		// one of a few runs has to show it.
+		enough := !tc.waits
 
-		if (c.Waiting > 0) != tc.waits || c.Waiting > c.CPU || c.PerRequest > c.CPU/time.Duration(res.Requests) {
-			t.Errorf("%+v: waited for %v of %v, %v a request", tc, c.Waiting, c.CPU, c.PerRequest)
+		for try := 0; try == 0 || !enough && try < 6; try++ {
+			res := run(t, p)
+			c := &res.Client
+
+			if (c.Waiting > 0) != tc.waits || c.Waiting > c.CPU || c.PerRequest > c.CPU/time.Duration(res.Requests) {
+				t.Errorf("%+v: waited for %v of %v, %v a request", tc, c.Waiting, c.CPU, c.PerRequest)
+			}
+
+			enough = enough || c.Waiting >= 10*time.Millisecond
 		}
 
-		// How much depends on what else the machine does: a processor that is taken away is no waiting.
-		t.Logf("%+v: waited for %v", tc, c.Waiting)
+		if !enough {
+			t.Errorf("%+v: half a second with arrivals each millisecond never made it wait for 10 ms", tc)
+		}
 	}
 }
 

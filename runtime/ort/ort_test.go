@@ -454,7 +454,7 @@ func TestSequenceOutputIsLeftOut(t *testing.T) {
 func TestCancelTerminatesTheRun(t *testing.T) {
 	t.Parallel()
 
-	s := load(t, onnxgen.Work(1, 256, 400))
+	s := load(t, onnxgen.Work(1, 256, 3000))
 	rows := int64(64)
 	in := []engine.Tensor{{Type: engine.FP32, Shape: []int64{rows, 256}, Data: make([]byte, rows*256*4)}}
 
