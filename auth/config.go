@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -47,26 +48,19 @@ type Config struct {
 
 // Defaults returns c with every zero field filled.
 func (c Config) Defaults() Config {
-	setDefault(&c.TokenCache, 16<<10)
-	setDefault(&c.Skew, 15*time.Minute)
-	setDefault(&c.MaxSignedBody, 12<<20)
-	setDefault(&c.LockAfter, 5)
-	setDefault(&c.LockFor, 5*time.Minute)
-	setDefault(&c.LockPrefix4, 32)
-	setDefault(&c.LockPrefix6, 64)
-	setDefault(&c.LockEntries, 8<<10)
-	setDefault(&c.SuspectParallel, max(1, runtime.GOMAXPROCS(0)/2))
-	setDefault(&c.SuspectWaiting, 1024)
-	setDefault(&c.SuspectWait, time.Second)
+	c.TokenCache = cmp.Or(c.TokenCache, 16<<10)
+	c.Skew = cmp.Or(c.Skew, 15*time.Minute)
+	c.MaxSignedBody = cmp.Or(c.MaxSignedBody, 12<<20)
+	c.LockAfter = cmp.Or(c.LockAfter, 5)
+	c.LockFor = cmp.Or(c.LockFor, 5*time.Minute)
+	c.LockPrefix4 = cmp.Or(c.LockPrefix4, 32)
+	c.LockPrefix6 = cmp.Or(c.LockPrefix6, 64)
+	c.LockEntries = cmp.Or(c.LockEntries, 8<<10)
+	c.SuspectParallel = cmp.Or(c.SuspectParallel, max(1, runtime.GOMAXPROCS(0)/2))
+	c.SuspectWaiting = cmp.Or(c.SuspectWaiting, 1024)
+	c.SuspectWait = cmp.Or(c.SuspectWait, time.Second)
 
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate reports every mistake in c.

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -35,26 +36,20 @@ type Config struct {
 
 // Defaults returns c with every zero field filled.
 func (c Config) Defaults() Config {
-	setDefault(&c.MaxMessage, 64<<20)
-	setDefault(&c.FramesPerSecond, 50_000)
-	setDefault(&c.MessagesPerSecond, -1)
-	setDefault(&c.ControlsPerSecond, 100)
-	setDefault(&c.Ping, 30*time.Second)
-	setDefault(&c.Pong, 2*time.Minute)
-	setDefault(&c.Idle, time.Hour)
-	setDefault(&c.Life, 24*time.Hour)
-	setDefault(&c.Write, 30*time.Second)
-	setDefault(&c.CloseWait, 5*time.Second)
-	setDefault(&c.Farewell, 500*time.Millisecond)
-	setDefault(&c.ParkAfter, 200*time.Millisecond)
+	c.MaxMessage = cmp.Or(c.MaxMessage, 64<<20)
+	c.FramesPerSecond = cmp.Or(c.FramesPerSecond, 50_000)
+	c.MessagesPerSecond = cmp.Or(c.MessagesPerSecond, -1)
+	c.ControlsPerSecond = cmp.Or(c.ControlsPerSecond, 100)
+	c.Ping = cmp.Or(c.Ping, 30*time.Second)
+	c.Pong = cmp.Or(c.Pong, 2*time.Minute)
+	c.Idle = cmp.Or(c.Idle, time.Hour)
+	c.Life = cmp.Or(c.Life, 24*time.Hour)
+	c.Write = cmp.Or(c.Write, 30*time.Second)
+	c.CloseWait = cmp.Or(c.CloseWait, 5*time.Second)
+	c.Farewell = cmp.Or(c.Farewell, 500*time.Millisecond)
+	c.ParkAfter = cmp.Or(c.ParkAfter, 200*time.Millisecond)
 
 	return c
-}
-
-func setDefault[T int | int64 | time.Duration](v *T, d T) {
-	if *v == 0 {
-		*v = d
-	}
 }
 
 // Validate reports every mistake in c.

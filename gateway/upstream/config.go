@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -32,21 +33,15 @@ type Config struct {
 
 // Defaults returns c with every zero field filled.
 func (c Config) Defaults() Config {
-	setDefault(&c.DialTimeout, 2*time.Second)
-	setDefault(&c.IdleTimeout, time.Minute)
-	setDefault(&c.MaxIdle, 256)
-	setDefault(&c.MaxHead, 64<<10)
-	setDefault(&c.BufferBytes, 4<<20)
-	setDefault(&c.StreamIdle, 5*time.Minute)
-	setDefault(&c.PollEvery, 50*time.Millisecond)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 2*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, time.Minute)
+	c.MaxIdle = cmp.Or(c.MaxIdle, 256)
+	c.MaxHead = cmp.Or(c.MaxHead, 64<<10)
+	c.BufferBytes = cmp.Or(c.BufferBytes, 4<<20)
+	c.StreamIdle = cmp.Or(c.StreamIdle, 5*time.Minute)
+	c.PollEvery = cmp.Or(c.PollEvery, 50*time.Millisecond)
 
 	return c
-}
-
-func setDefault[T int | int64 | time.Duration](v *T, d T) {
-	if *v == 0 {
-		*v = d
-	}
 }
 
 // Validate reports every mistake in c.

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -130,39 +131,33 @@ type Hooks struct {
 	Queued func(pool string, n int)
 }
 
-func setDefault[T int | float64 | time.Duration](v *T, d T) {
-	if *v == 0 {
-		*v = d
-	}
-}
-
 // Defaults returns c with every zero field filled.
 func (c Config) Defaults() Config {
-	setDefault(&c.MaxInFlight, 1024)
-	setDefault(&c.MaxQueue, 1024)
-	setDefault(&c.QueueWait, 2*time.Second)
-	setDefault(&c.SlowStart, 10*time.Second)
-	setDefault(&c.BoundedLoad, 1.25)
-	setDefault(&c.SpillFactor, 2)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
+	c.MaxQueue = cmp.Or(c.MaxQueue, 1024)
+	c.QueueWait = cmp.Or(c.QueueWait, 2*time.Second)
+	c.SlowStart = cmp.Or(c.SlowStart, 10*time.Second)
+	c.BoundedLoad = cmp.Or(c.BoundedLoad, 1.25)
+	c.SpillFactor = cmp.Or(c.SpillFactor, 2)
 
 	e := &c.Ejection
-	setDefault(&e.Consecutive, 5)
-	setDefault(&e.ConsecutiveConnect, 2)
-	setDefault(&e.Base, 2*time.Second)
-	setDefault(&e.Max, time.Minute)
-	setDefault(&e.Interval, 5*time.Second)
-	setDefault(&e.MinRequests, 20)
-	setDefault(&e.SuccessRate, 0.3)
-	setDefault(&e.Latency, 5)
-	setDefault(&e.LatencyFloor, 20*time.Millisecond)
-	setDefault(&e.MaxFraction, 0.5)
+	e.Consecutive = cmp.Or(e.Consecutive, 5)
+	e.ConsecutiveConnect = cmp.Or(e.ConsecutiveConnect, 2)
+	e.Base = cmp.Or(e.Base, 2*time.Second)
+	e.Max = cmp.Or(e.Max, time.Minute)
+	e.Interval = cmp.Or(e.Interval, 5*time.Second)
+	e.MinRequests = cmp.Or(e.MinRequests, 20)
+	e.SuccessRate = cmp.Or(e.SuccessRate, 0.3)
+	e.Latency = cmp.Or(e.Latency, 5)
+	e.LatencyFloor = cmp.Or(e.LatencyFloor, 20*time.Millisecond)
+	e.MaxFraction = cmp.Or(e.MaxFraction, 0.5)
 
 	b := &c.Breaker
-	setDefault(&b.Consecutive, 5)
-	setDefault(&b.Ratio, 0.5)
-	setDefault(&b.MinRequests, 20)
-	setDefault(&b.Interval, 10*time.Second)
-	setDefault(&b.Open, 5*time.Second)
+	b.Consecutive = cmp.Or(b.Consecutive, 5)
+	b.Ratio = cmp.Or(b.Ratio, 0.5)
+	b.MinRequests = cmp.Or(b.MinRequests, 20)
+	b.Interval = cmp.Or(b.Interval, 10*time.Second)
+	b.Open = cmp.Or(b.Open, 5*time.Second)
 
 	return c
 }
