@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,21 +29,16 @@ func (b *bench) edge() error {
 	body := []byte(`{"instances":[[1,2,3,4]]}`)
 	targets := []target{{name: "upstream itself", url: "http://" + b.echo.address + "/", body: body}}
 
-	for _, begin := range []func(string) (*proxy, error){b.nginx, b.haproxy} {
-		p, err := begin(b.echo.address)
+	started, err := b.startAll(
+		func() (*proxy, error) { return b.nginx(b.echo.address) },
+		func() (*proxy, error) { return b.haproxy(b.echo.address) })
+	defer closeAll(started)
 
-		var skipped *skipError
+	if err != nil {
+		return err
+	}
 
-		switch {
-		case errors.As(err, &skipped):
-			b.report.text("Left out: %s.", skipped.reason)
-
-			continue
-		case err != nil:
-			return err
-		}
-		defer p.close()
-
+	for _, p := range started {
 		targets = append(targets, target{name: p.name, url: p.url, body: body, server: p.process})
 	}
 

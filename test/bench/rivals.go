@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -114,21 +113,14 @@ func (b *bench) rivals() error {
 
 	var others []target
 
-	for _, begin := range []func() (*proxy, error){b.flask, b.node} {
-		p, err := begin()
+	started, err := b.startAll(b.flask, b.node)
+	defer closeAll(started)
 
-		var skipped *skipError
+	if err != nil {
+		return err
+	}
 
-		switch {
-		case errors.As(err, &skipped):
-			b.report.text("Left out: %s.", skipped.reason)
-
-			continue
-		case err != nil:
-			return err
-		}
-		defer p.close()
-
+	for _, p := range started {
 		others = append(others, target{name: p.name, url: p.url, body: body, server: p.process})
 	}
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,35 @@ type proxy struct {
 
 	name string
 	url  string
+}
+
+// startAll starts servers, and says in the report which of them are left out and why. Those that it gives are
+// the caller's to close, also when it fails.
+func (b *bench) startAll(begin ...func() (*proxy, error)) ([]*proxy, error) {
+	var started []*proxy
+
+	for _, f := range begin {
+		p, err := f()
+
+		var skipped *skipError
+
+		switch {
+		case errors.As(err, &skipped):
+			b.report.text("Left out: %s.", skipped.reason)
+		case err != nil:
+			return started, err
+		default:
+			started = append(started, p)
+		}
+	}
+
+	return started, nil
+}
+
+func closeAll(list []*proxy) {
+	for _, p := range list {
+		p.close()
+	}
 }
 
 // nginx starts nginx as a reverse proxy, with as many workers as there are processors, or, without
