@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,7 +222,7 @@ func TestReloadsUnderLoad(t *testing.T) { //nolint:paralleltest // see above
 	dir := t.TempDir()
 	release(t, dir, 1, 1)
 
-	p := launch(t, "--repository", dir, "--version-policy", "latest:1", "--model", "m", "--grpc", "127.0.0.1:0", "--log-level", "error")
+	p := launch(t, "--repository", dir, "--version-policy", "latest:1", "--model", "m", "--grpc", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--log-level", "error")
 	p.waitReady(t)
 
 	conn, err := grpc.NewClient(p.ready.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -258,6 +259,7 @@ func TestReloadsUnderLoad(t *testing.T) { //nolint:paralleltest // see above
 	}
 
 	steady(t, held)
+	p.forgets(t)
 	t.Logf("%d reloads, %d requests answered", count, c.right.Load())
 }
 
@@ -286,6 +288,34 @@ func (c *crowd) reload(t *testing.T, dir string, i int) {
 
 	if _, body := c.p.get(t, "/v2/models/m/config"); !strings.Contains(body, fmt.Sprintf(`"max_batch_size":%d`, 4*instances)) {
 		t.Fatalf("after load %d the configuration is %s", i, body)
+	}
+}
+
+// forgets checks that of all versions that ever served only the last ones are still told of: the one that
+// serves, the one before, and one whose unloading was seen at the last load.
+func (p *process) forgets(t *testing.T) {
+	t.Helper()
+
+	const keeps = 3
+
+	if list := p.index(t); len(list) > keeps {
+		t.Errorf("the index still has %d versions: %v", len(list), list)
+	}
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.ready.Ops+"/metrics", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	_, text := do(t, req)
+	series := map[string]bool{}
+
+	for _, m := range regexp.MustCompile(`model="m",[^}]*version="([^"]*)"`).FindAllStringSubmatch(text, -1) {
+		series[m[1]] = true
+	}
+
+	if len(series) == 0 || len(series) > keeps {
+		t.Errorf("the metrics have series of %d versions: %v", len(series), series)
 	}
 }
 

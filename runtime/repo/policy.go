@@ -155,6 +155,15 @@ func (r *Repo) Forget(name, number string) {
 	}
 }
 
+// loadBegins counts a load, so that v is not forgotten before it ends. Caller holds mu.
+func (r *Repo) loadBegins(v *version) {
+	if v.current == nil {
+		r.set(v, Queued, "")
+	}
+
+	v.loads++
+}
+
 // loadEnded ends a load that was counted.
 func (r *Repo) loadEnded(v *version) {
 	r.mu.Lock()

@@ -173,10 +173,7 @@ func (r *Repo) Add(ctx context.Context, src Source) error {
 		r.models[src.Name][src.Version] = v
 	}
 
-	if v.current == nil {
-		r.set(v, Queued, "")
-	}
-	v.loads++
+	r.loadBegins(v)
 	r.mu.Unlock()
 
 	err := r.load(ctx, v, src)
@@ -209,12 +206,16 @@ func (r *Repo) Load(ctx context.Context, name string) error {
 
 	for _, v := range list {
 		r.mu.Lock()
-		src := v.src
-		if v.current == nil {
-			r.set(v, Queued, "")
+		src, gone := v.src, v.forgotten // while another one was loaded
+
+		if !gone {
+			r.loadBegins(v)
 		}
-		v.loads++
 		r.mu.Unlock()
+
+		if gone {
+			continue
+		}
 
 		errs = append(errs, r.load(ctx, v, src))
 		r.loadEnded(v)
