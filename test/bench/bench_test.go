@@ -104,3 +104,35 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		t.Errorf("a report without a measurement: %v", err)
 	}
 }
+
+// What the load tools print is read, and something else is not taken for a figure.
+func TestGeneratorsAreRead(t *testing.T) {
+	t.Parallel()
+
+	said := map[string]string{
+		"wrk":    "  50%  103.00us\n  99%    5.70ms\n  717297 requests in 3.00s, 110MB read\nRequests/sec: 239099.12\n",
+		"h2load": "finished in 2.00s, 272966.50 req/s, 44MB/s\nrequests: 545933 total, 545997 started, 545933 done, 545930 succeeded, 3 failed, 3 errored, 0 timeout\n",
+		"hey":    "  Requests/sec:\t881.0789\n  50%% in 0.0044 secs\n  99%% in 0.0080 secs\n  [200]\t886 responses\n",
+		"k6":     "http_req_duration..............: med=512.5µs  p(99)=4.76ms\nhttp_req_failed................: 0.50%  9 out of 1834\nhttp_reqs......................: 1834   1826.58/s\n",
+	}
+	want := map[string][5]float64{ // rate, p50 and p99 in µs, done, failed
+		"wrk": {239099.12, 103, 5700, 717297, 0}, "h2load": {272966.5, 0, 0, 545933, 3}, "hey": {881.0789, 4400, 8000, 886, 0}, "k6": {1826.58, 512.5, 4760, 1834, 9},
+	}
+
+	for _, g := range generators() {
+		f, err := g.read([]byte(said[g.command]))
+		if err != nil {
+			t.Error(err)
+
+			continue
+		}
+
+		if got := [5]float64{f[g.rate], f[g.p50], f[g.p99], f[g.done], f[g.failed]}; got != want[g.command] {
+			t.Errorf("%s: %v, want %v", g.command, got, want[g.command])
+		}
+
+		if _, err := g.read([]byte("connection refused")); err == nil {
+			t.Errorf("%s: no figures are read as figures", g.command)
+		}
+	}
+}

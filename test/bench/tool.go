@@ -5,15 +5,75 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/loadtest"
 )
 
-// tool compares the load tool with wrk on the same server, in turn.
+// generator is another load tool: what it is called with, and how what it prints is read. A pattern has
+// one group; one that a tool has no figure for is empty.
+type generator struct {
+	command, install string
+	args             func(b *bench, url string, seconds int) []string
+
+	rate, p50, p99, done, failed string
+}
+
+// generators of the comparison, all with 64 connections and, where they can be told, two threads.
+func generators() []generator {
+	return []generator{
+		{
+			command: "wrk", install: "apt-get install wrk",
+			args: func(_ *bench, url string, n int) []string {
+				return []string{"-t2", "-c64", "--latency", fmt.Sprintf("-d%ds", n), url}
+			},
+			rate: `Requests/sec:\s+([0-9.]+)`, p50: `50%\s+([0-9.]+[a-z]+)`, p99: `99%\s+([0-9.]+[a-z]+)`, done: `([0-9]+) requests in`,
+		},
+		{
+			command: "h2load", install: "apt-get install nghttp2-client",
+			args: func(_ *bench, url string, n int) []string {
+				return []string{"--h1", "-t2", "-c64", fmt.Sprintf("-D%d", n), url}
+			},
+			rate: `finished in [0-9.]+s, ([0-9.]+) req/s`, done: `requests: \d+ total, \d+ started, (\d+) done`, failed: `(\d+) failed, \d+ errored`,
+		},
+		{
+			command: "hey", install: "go install github.com/rakyll/hey@latest",
+			args: func(_ *bench, url string, n int) []string {
+				return []string{"-z", fmt.Sprintf("%ds", n), "-c", "64", url}
+			},
+			rate: `Requests/sec:\s+([0-9.]+)`, p50: `50%+ in ([0-9.]+ s)ecs`, p99: `99%+ in ([0-9.]+ s)ecs`, done: `\[200\]\s+(\d+) responses`,
+		},
+		{
+			command: "k6", install: "go install go.k6.io/k6@v1.4.0",
+			args: func(b *bench, url string, n int) []string {
+				return []string{
+					"run", "--quiet", "--no-color", "--no-usage-report", "--summary-trend-stats", "med,p(99)",
+					"--vus", "64", "--duration", fmt.Sprintf("%ds", n), "-e", "URL=" + url, "test/bench/servers/k6.js",
+				}
+			},
+			rate: `http_reqs[. ]*: \d+\s+([0-9.]+)/s`, p50: `http_req_duration[. ]*: med=([0-9.]+[a-zµ]+)`, p99: `http_req_duration[. ]*: \S+\s+p\(99\)=([0-9.]+[a-zµ]+)`,
+			done: `http_reqs[. ]*: (\d+)`, failed: `http_req_failed[. ]*: [0-9.]+%\s+(\d+) out of`,
+		},
+	}
+}
+
+// tool compares the load tool with others on the same server, in turn.
 func (b *bench) tool() error {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return skip("wrk is not installed (apt-get install wrk)")
+	var others []generator
+
+	for _, g := range generators() {
+		if _, err := exec.LookPath(g.command); err != nil {
+			b.report.text("Left out: %s is not installed (%s).", g.command, g.install)
+
+			continue
+		}
+
+		others = append(others, g)
+	}
+
+	if len(others) == 0 || others[0].command != "wrk" {
+		return skip("wrk, which all are compared with, is not installed")
 	}
 
 	n, err := b.nginx("")
@@ -22,12 +82,11 @@ func (b *bench) tool() error {
 	}
 	defer n.close()
 
-	const callers = 64
-
-	t := target{name: "sluice loadtest", url: n.url, method: "GET", concurrency: callers}
-	ours, theirs, h2load := measured{name: t.name}, measured{name: "wrk -t2 -c64"}, measured{name: "h2load --h1 -t2 -c64"}
-	_, without := exec.LookPath("h2load")
+	t := target{name: "sluice loadtest", url: n.url, method: "GET", concurrency: 64}
+	list := make([]measured, len(others)+1)
 	each := max(b.duration/time.Duration(b.rounds), time.Second).Round(time.Second)
+	ours := &list[len(others)]
+	ours.name = t.name
 
 	for range b.rounds {
 		plan, err := t.plan(each)
@@ -42,28 +101,14 @@ func (b *bench) tool() error {
 
 		ours.add(&t, res, res.Client.CPU)
 
-		if err := theirs.wrk(b, n.url, each); err != nil {
-			return err
-		}
-
-		if without == nil {
-			if err := h2load.h2load(b, n.url, each); err != nil {
+		for i := range others {
+			if err := list[i].generated(b, &others[i], n.url, int(each.Seconds())); err != nil {
 				return err
 			}
 		}
 	}
 
-	list := []measured{theirs, ours}
-	if without == nil {
-		list = append(list, h2load)
-	}
-
 	b.comparison(list)
-
-	if without != nil {
-		b.report.text("h2load is not installed (apt-get install nghttp2-client).")
-	}
-
 	b.report.text("The same nginx with a constant answer, 64 connections, two threads. The CPU is that of the tool itself.")
 
 	// What the tool must hold at least, and what it does itself here.
@@ -78,72 +123,68 @@ func (b *bench) tool() error {
 	return nil
 }
 
-func (m *measured) wrk(b *bench, url string, d time.Duration) error {
-	cmd := exec.CommandContext(b.ctx, "wrk", "-t2", "-c64", "--latency", "-d"+strconv.Itoa(int(d.Seconds()))+"s", url) //nolint:gosec // our own URL
+// generated adds what another tool measures.
+func (m *measured) generated(b *bench, g *generator, url string, seconds int) error {
+	args := g.args(b, url, seconds)
+	m.name = g.command
+
+	cmd := exec.CommandContext(b.ctx, g.command, args...) //nolint:gosec // our own URL
 
 	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("wrk: %w", err)
+		return fmt.Errorf("%s: %w: %s", g.command, err, tail(out))
 	}
 
-	find := func(pattern string) float64 {
-		f := regexp.MustCompile(pattern).FindSubmatch(out)
-		if f == nil {
-			return 0
-		}
-
-		if d, err := time.ParseDuration(string(f[1])); err == nil {
-			return float64(d) / 1e3
-		}
-
-		v, err := strconv.ParseFloat(string(f[1]), 64)
-		if err != nil {
-			return 0
-		}
-
-		return v
+	figures, err := g.read(out)
+	if err != nil {
+		return err
 	}
-
-	m.rates = append(m.rates, find(`Requests/sec:\s+([0-9.]+)`))
-	m.p50 = append(m.p50, find(`50%\s+([0-9.]+[a-z]+)`))
-	m.p99 = append(m.p99, find(`99%\s+([0-9.]+[a-z]+)`))
 
 	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	m.cpus = append(m.cpus, float64(used)/1e3/max(find(`([0-9]+) requests in`), 1))
+
+	m.rates = append(m.rates, figures[g.rate])
+	m.cpus = append(m.cpus, float64(used)/1e3/max(figures[g.done], 1))
+	m.failed += int64(figures[g.failed])
+
+	if g.p50 != "" {
+		m.p50 = append(m.p50, figures[g.p50])
+		m.p99 = append(m.p99, figures[g.p99])
+	}
 
 	return nil
 }
 
-// h2load tells no percentiles but the mean.
-func (m *measured) h2load(b *bench, url string, d time.Duration) error {
-	cmd := exec.CommandContext(b.ctx, "h2load", "--h1", "-t2", "-c64", "-D"+strconv.Itoa(int(d.Seconds())), url) //nolint:gosec // our own URL
+// read finds the figure of each pattern; times are in microseconds.
+func (g *generator) read(out []byte) (map[string]float64, error) {
+	figures := map[string]float64{}
 
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("h2load: %w", err)
-	}
-
-	f := regexp.MustCompile(`finished in [0-9.]+s, ([0-9.]+) req/s(?s:.*)requests: \d+ total, \d+ started, (\d+) done, \d+ succeeded, (\d+) failed`).FindSubmatch(out)
-	if f == nil {
-		return fmt.Errorf("h2load tells no rate: %s", tail(out))
-	}
-
-	value := func(i int) float64 {
-		v, err := strconv.ParseFloat(string(f[i]), 64)
-		if err != nil {
-			return 0
+	for _, pattern := range []string{g.rate, g.p50, g.p99, g.done, g.failed} {
+		if pattern == "" {
+			continue
 		}
 
-		return v
+		found := regexp.MustCompile(pattern).FindSubmatch(out)
+		if found == nil {
+			return nil, fmt.Errorf("%s prints nothing like %q: %s", g.command, pattern, tail(out))
+		}
+
+		text := strings.ReplaceAll(string(found[1]), " ", "")
+
+		if d, err := time.ParseDuration(text); err == nil {
+			figures[pattern] = float64(d) / 1e3
+
+			continue
+		}
+
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", g.command, text, err)
+		}
+
+		figures[pattern] = v
 	}
 
-	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-
-	m.rates = append(m.rates, value(1))
-	m.cpus = append(m.cpus, float64(used)/1e3/max(value(2), 1))
-	m.failed += int64(value(3))
-
-	return nil
+	return figures, nil
 }
 
 // schedule tells how well the open loop holds its schedule at half of the closed loop's rate.
