@@ -31,7 +31,7 @@ func newKeyName(name string) keyName {
 		return keyName{long: name}
 	}
 
-	n := keyName{length: uint8(len(name))} //nolint:gosec // at most inline
+	n := keyName{length: uint8(len(name))}
 	copy(n.short[:], name)
 
 	return n
@@ -58,7 +58,7 @@ func newKeyTable(entries []accessKey, names []string) *keyTable {
 
 		h := maphash.String(t.seed, name)
 		slot, _ := t.slot(h, []byte(name))
-		t.slots[slot] = h&^(1<<32-1) | uint64(i+1) //nolint:gosec // positive
+		t.slots[slot] = h&^(1<<32-1) | uint64(i+1)
 	}
 
 	return t
@@ -68,14 +68,14 @@ func newKeyTable(entries []accessKey, names []string) *keyTable {
 func (t *keyTable) slot(h uint64, name []byte) (int, *accessKey) {
 	mask := len(t.slots) - 1
 
-	for i := int(h) & mask; ; i = (i + 1) & mask { //nolint:gosec // masked
+	for i := int(h) & mask; ; i = (i + 1) & mask {
 		s := t.slots[i]
 		if s == 0 {
 			return i, nil
 		}
 
 		if s>>32 == h>>32 {
-			if e := &t.entries[uint32(s)-1]; e.name.is(name) { //nolint:gosec // the lower half
+			if e := &t.entries[uint32(s)-1]; e.name.is(name) {
 				return i, e
 			}
 		}

@@ -1,7 +1,7 @@
 package auth
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -16,7 +16,7 @@ func TestKeyTableFindsWhatAMapFinds(t *testing.T) {
 		for i := range n {
 			// Of all lengths around the one that fits, each name beginning like others; some
 			// twice, some left out.
-			name := strings.Repeat("A", i%40) + fmt.Sprint(i/2)
+			name := strings.Repeat("A", i%40) + strconv.Itoa(i/2)
 			if i%7 == 3 {
 				continue
 			}

@@ -225,7 +225,7 @@ func (s *Server) quick(r *Request) (took bool) {
 		return false
 	}
 
-	took = true // also if it panics
+	took = true //nolint:wastedassign // what is returned if it panics
 
 	defer s.guard(r, r.use.Load())
 

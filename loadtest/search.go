@@ -82,7 +82,7 @@ func (s *search) run(ctx context.Context) error {
 	for rate := s.cfg.Low; rate > 0 && len(s.res.Trials) < s.cfg.Trials; rate = s.next() {
 		r, err := s.trial(ctx, rate)
 		if err != nil && ctx.Err() != nil && len(s.res.Trials) > 0 {
-			return nil //nolint:nilerr // interrupted before its first request
+			return nil
 		}
 
 		if err != nil {

@@ -63,13 +63,13 @@ func (c *crowd) start(ctx context.Context, each int) {
 			defer client.CloseIdleConnections()
 
 			for ctx.Err() == nil {
-				_, err := c.overHTTP(client)
+				_, err := c.overHTTP(client) //nolint:contextcheck // a request that was begun is seen to its end
 				c.count(err)
 			}
 		})
 		c.wg.Go(func() {
 			for ctx.Err() == nil {
-				c.count(c.overGRPC())
+				c.count(c.overGRPC()) //nolint:contextcheck // the same
 			}
 		})
 	}
@@ -91,8 +91,12 @@ func (c *crowd) overHTTP(client *http.Client) (string, error) {
 	defer resp.Body.Close()
 
 	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("HTTP: %d %s %v", resp.StatusCode, text, err)
+	if err != nil {
+		return "", fmt.Errorf("HTTP: %w", err)
+	}
+
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("HTTP: %d %s", resp.StatusCode, text)
 	}
 
 	var got struct {
@@ -100,8 +104,12 @@ func (c *crowd) overHTTP(client *http.Client) (string, error) {
 		Outputs []struct{ Data []float32 }
 	}
 
-	if err := json.Unmarshal(text, &got); err != nil || len(got.Outputs) != 1 || len(got.Outputs[0].Data) != 1 {
-		return "", fmt.Errorf("HTTP: %s %v", text, err)
+	if err := json.Unmarshal(text, &got); err != nil {
+		return "", fmt.Errorf("HTTP: %s %w", text, err)
+	}
+
+	if len(got.Outputs) != 1 || len(got.Outputs[0].Data) != 1 {
+		return "", fmt.Errorf("HTTP: %s", text)
 	}
 
 	return got.Version, fits(got.Version, got.Outputs[0].Data[0])

@@ -230,7 +230,7 @@ func (w *worker) load(ctx context.Context, models *repo.Repo, app *serve.App) er
 
 		return nil
 	case ctx.Err() != nil:
-		return nil // told to stop while loading
+		return nil //nolint:nilerr // told to stop while loading
 	}
 
 	return w.fail(ctx, err)

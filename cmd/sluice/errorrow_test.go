@@ -47,7 +47,7 @@ func TestWriteErrorRows(t *testing.T) { //nolint:paralleltest // writes what ano
 		rows[i] = errorRow(c)
 	}
 
-	if err := os.WriteFile(file, []byte(before+head+strings.Join(rows, "\n")+"\n\n"+after), 0o644); err != nil { //nolint:gosec // a page
+	if err := os.WriteFile(file, []byte(before+head+strings.Join(rows, "\n")+"\n\n"+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -206,11 +206,7 @@ func (a *adopted) run() {
 
 	var told, measured time.Time
 
-	for {
-		if a.gone() {
-			break
-		}
-
+	for !a.gone() {
 		now := time.Now()
 
 		a.mu.Lock()
@@ -258,7 +254,7 @@ func (a *adopted) run() {
 
 // gone tells whether the process has ended, reaped or not.
 func (a *adopted) gone() bool {
-	fds := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor fits
+	fds := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 
 	return err == nil && n > 0

@@ -133,7 +133,7 @@ func ended[T any](c <-chan T) <-chan struct{} {
 	go func() {
 		defer close(done)
 
-		for range c { //nolint:revive // what comes is of no interest
+		for range c {
 		}
 	}()
 

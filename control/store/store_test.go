@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	}
 
 	if os.Getenv(brokenEnv) != "" {
-		os.Exit(m.Run()) // what a broken member leaves ends with its process
+		os.Exit(m.Run()) //nolint:forbidigo // what a broken member leaves ends with its process
 	}
 
 	// A member that refuses its files leaves these behind; the process ends then.

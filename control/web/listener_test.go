@@ -31,7 +31,7 @@ func TestRequestsThatCannotBeParsedGetTheErrorBodyOfTheAPI(t *testing.T) {
 	t.Run("TLS", func(t *testing.T) {
 		t.Parallel()
 		testParsing(t, func(ln net.Listener) net.Listener { return web.SecureListener(ln, src.Config()) },
-			func(c net.Conn) net.Conn { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}) }) //nolint:gosec // self-signed
+			func(c net.Conn) net.Conn { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}) })
 	})
 	t.Run("plain on TLS", func(t *testing.T) {
 		t.Parallel()
@@ -77,7 +77,7 @@ func testPlainOnTLS(t *testing.T, conf *tls.Config) {
 			}
 		}))
 
-	res, err := http.Post("http://"+addr+"/v3/auth/tokens", "text/plain", strings.NewReader(strings.Repeat("x", 1<<20))) //nolint:noctx // short
+	res, err := http.Post("http://"+addr+"/v3/auth/tokens", "text/plain", strings.NewReader(strings.Repeat("x", 1<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,20 +88,20 @@ func testPlainOnTLS(t *testing.T, conf *tls.Config) {
 		t.Fatal(err)
 	}
 
-	if res.StatusCode != 400 || !strings.Contains(string(body), "speaks HTTPS") || !strings.Contains(string(body), "APIG.0201") {
+	if res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "speaks HTTPS") || !strings.Contains(string(body), "APIG.0201") {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
 
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // self-signed
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer transport.CloseIdleConnections()
 
-	over, err := (&http.Client{Transport: transport}).Get("https://" + addr) //nolint:noctx // short
+	over, err := (&http.Client{Transport: transport}).Get("https://" + addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer over.Body.Close()
 
-	if over.StatusCode != 200 {
+	if over.StatusCode != http.StatusOK {
 		t.Errorf("a request by TLS does not know it: %d", over.StatusCode)
 	}
 }

@@ -166,7 +166,7 @@ func mirror(tb testing.TB, extensions string) string {
 		if err != nil {
 			panic(err)
 		}
-		defer c.Close() //nolint:errcheck // the end of the test's engine
+		defer c.Close()
 
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 			"Sec-WebSocket-Extensions: "+extensions+"\r\nSec-WebSocket-Accept: "+acceptOf(r)+"\r\n\r\n")

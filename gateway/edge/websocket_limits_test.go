@@ -81,7 +81,7 @@ func TestHandshakesAreJudged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer resp.Body.Close() //nolint:errcheck // a test's own
+			defer resp.Body.Close()
 
 			if resp.StatusCode != tc.status || tc.header != "" && resp.Header.Get(tc.header) == "" {
 				t.Errorf("status %d %v, want %d", resp.StatusCode, resp.Header, tc.status)
@@ -126,7 +126,7 @@ func TestOnlyAProperAnswerOpensATunnel(t *testing.T) {
 				if err != nil {
 					panic(err)
 				}
-				defer c.Close() //nolint:errcheck // the end of the test's engine
+				defer c.Close()
 
 				_, _ = io.WriteString(c, strings.ReplaceAll(tc.answer, "ACCEPT", acceptOf(r)))
 
@@ -313,7 +313,7 @@ func TestASlowReaderHoldsUpItsEngineOnly(t *testing.T) {
 
 // TestEnginesThatDieInMidStream ends the engine's connection at every point; the client always hears 1011 or, within
 // a frame, that the connection broke.
-func TestEnginesThatDieInMidStream(t *testing.T) {
+func TestEnginesThatDieInMidStream(t *testing.T) { //nolint:tparallel // one gateway, in turn
 	t.Parallel()
 
 	for name, tc := range map[string]struct {

@@ -25,7 +25,7 @@ func rawEngine(tb testing.TB, f func(c net.Conn, r *http.Request)) string {
 		if err != nil {
 			panic(err)
 		}
-		defer c.Close() //nolint:errcheck // the end of the test's engine
+		defer c.Close()
 
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 			"Sec-WebSocket-Accept: "+acceptOf(r)+"\r\n\r\n")

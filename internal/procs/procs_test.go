@@ -101,7 +101,7 @@ func TestRunLeavesAllSlots(t *testing.T) {
 
 		go func() { done <- g.Run(ctx) }()
 
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		cancel()
 
 		if err := <-done; err != nil {

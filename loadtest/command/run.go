@@ -240,7 +240,7 @@ func (s *session) sweep(ctx context.Context) error {
 
 		res, err := s.single(ctx, p)
 		if err != nil && ctx.Err() != nil && s.report.Main != nil {
-			return nil //nolint:nilerr // interrupted before the first request of this level
+			return nil
 		}
 
 		if err != nil {

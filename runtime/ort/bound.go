@@ -205,7 +205,6 @@ func (s *boundSession) Close() error {
 
 		return s.ort.Destroy() //nolint:wrapcheck // wrapped below
 	}))
-
 	if err != nil {
 		return fmt.Errorf("close session: %w", err)
 	}

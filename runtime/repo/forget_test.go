@@ -2,9 +2,9 @@ package repo_test
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -141,7 +141,7 @@ func TestForgetWhileOthersAdd(t *testing.T) {
 	var wg sync.WaitGroup
 
 	for n := range 4 {
-		version := fmt.Sprint(n)
+		version := strconv.Itoa(n)
 
 		wg.Go(func() {
 			for range 50 {
@@ -168,7 +168,7 @@ func TestForgetWhileOthersAdd(t *testing.T) {
 	wg.Wait()
 
 	for n := range 4 {
-		r.Forget("m", fmt.Sprint(n))
+		r.Forget("m", strconv.Itoa(n))
 	}
 
 	if got := versions(r); len(got) > 0 {

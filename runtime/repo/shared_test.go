@@ -3,7 +3,7 @@ package repo_test
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,7 +99,7 @@ func TestOptimisedGraphsAreKeptByContentAndBounded(t *testing.T) {
 	cache := t.TempDir()
 	e := &enginetest.Engine{Open: func(_ context.Context, s engine.LoadSpec) (enginetest.Model, error) {
 		if s.OptimizedModelPath == "" {
-			return enginetest.Model{}, fmt.Errorf("no place to keep the graph")
+			return enginetest.Model{}, errors.New("no place to keep the graph")
 		}
 
 		for suffix, size := range map[string]int{"-cpu.onnx": 400, "-cpu.onnx.sha256": 64} {

@@ -120,7 +120,7 @@ const keepLinkOut = 64 << 10
 
 func (l *LinkServer) handle(r *link.Request) {
 	d := l.door(r)
-	d.x.Context = r.Context()
+	d.x.Context = r.Context() //nolint:fatcontext // each call has its own
 
 	l.app.Serve(&d.x)
 

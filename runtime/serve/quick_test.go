@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -131,7 +132,7 @@ func rightPair(body []byte, value int) bool {
 		} `json:"outputs"`
 	}
 
-	return json.Unmarshal(body, &out) == nil && out.ID == fmt.Sprint(value) && len(out.Outputs) == 2 &&
+	return json.Unmarshal(body, &out) == nil && out.ID == strconv.Itoa(value) && len(out.Outputs) == 2 &&
 		len(out.Outputs[0].Data) == 4 && out.Outputs[0].Data[0] == value && out.Outputs[1].Data[3] == 8
 }
 

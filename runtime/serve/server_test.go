@@ -328,7 +328,7 @@ func TestHealthTellsTheStageOfALoad(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 
-		if want := `"state":"` + tc.want + `"`; err != nil || resp.StatusCode != 503 || !strings.Contains(string(body), want) {
+		if want := `"state":"` + tc.want + `"`; err != nil || resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), want) {
 			t.Errorf("%s %s: %d %s, %v", tc.name, tc.state, resp.StatusCode, body, err)
 		}
 	}

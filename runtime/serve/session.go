@@ -147,7 +147,6 @@ func (s *session) messages(ctx context.Context) error {
 	}
 }
 
-//nolint:gochecknoglobals // constant
 var (
 	errNotUTF8 = &wsframe.Violation{Code: wsframe.CodeNotUTF8, Reason: "text is not valid UTF-8"}
 	errTooBig  = &wsframe.Violation{Code: wsframe.CodeTooBig, Reason: "the message is too big"}
@@ -164,7 +163,7 @@ func (s *session) linger() {
 		panic("BUG: a session without a guard")
 	}
 
-	if c, ok := g.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil || g.Conn.SetReadDeadline(time.Now().Add(socketLinger)) != nil {
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil || g.SetReadDeadline(time.Now().Add(socketLinger)) != nil {
 		return
 	}
 

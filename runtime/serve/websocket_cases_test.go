@@ -51,7 +51,7 @@ func (w *world) rawSocket(t *testing.T, extensions string) (net.Conn, *bufio.Rea
 
 // TestWebSocketHoldsEveryRule has the conversations of Autobahn's list with a worker. Every message gets one
 // answer, if only that it is no request.
-func TestWebSocketHoldsEveryRule(t *testing.T) {
+func TestWebSocketHoldsEveryRule(t *testing.T) { //nolint:tparallel // one worker, in turn
 	t.Parallel()
 
 	w := start(t, serve.ServerConfig{})
@@ -136,8 +136,8 @@ func askPacked(t *testing.T, conn net.Conn, r *bufio.Reader, offer string) {
 			t.Fatal(err)
 		}
 
-		fmt.Fprint(z, pairText(fmt.Sprint("z", i), strings.Repeat(" ", 900), i)) //nolint:errcheck // a buffer
-		_ = z.Flush()                                                            // as above
+		fmt.Fprint(z, pairText(fmt.Sprint("z", i), strings.Repeat(" ", 900), i))
+		_ = z.Flush() // as above
 
 		body := bytes.TrimSuffix(packed.Bytes(), []byte("\x00\x00\xff\xff"))
 		h := wsframe.Header{Op: wsframe.OpText, RSV: wsframe.RSV1, Fin: true, Masked: true, Length: int64(len(body))}

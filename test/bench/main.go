@@ -150,7 +150,7 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 
 // known finds names in -only that no part has.
 func (b *bench) known() error {
-	var names []string
+	names := make([]string, 0, len(parts()))
 	for _, p := range parts() {
 		names = append(names, p.name)
 	}

@@ -116,7 +116,7 @@ func (b *bench) bare(test, model, pattern string, loops int, d time.Duration) (m
 func (b *bench) saturation() error {
 	test := filepath.Join(b.dir, "ort.test")
 
-	if out, err := exec.CommandContext(b.ctx, "go", "test", "-c", "-o", test, "./runtime/ort").CombinedOutput(); err != nil { //nolint:gosec // a path of ours
+	if out, err := exec.CommandContext(b.ctx, "go", "test", "-c", "-o", test, "./runtime/ort").CombinedOutput(); err != nil {
 		return fmt.Errorf("build the bare loop: %w: %s", err, tail(out))
 	}
 

@@ -69,7 +69,7 @@ func TestOracle(t *testing.T) {
 }
 
 // consult compares one model.
-func (w *worker) consult(ctx context.Context, o *oracle, name, path string, skip entry, seed uint64) (verdict, detail string) {
+func (w *worker) consult(ctx context.Context, o *oracle, name, path string, skip entry, seed uint64) (verdict, detail string) { //nolint:revive // what makes one comparison
 	if skip.kind != "" && skip.kind != differs { // the oracle is ONNX Runtime, too
 		return "skipped", skip.reason
 	}
@@ -98,7 +98,7 @@ func (w *worker) consult(ctx context.Context, o *oracle, name, path string, skip
 		return "skipped", "JavaScript has no such values"
 	}
 
-	rng := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // test data
+	rng := rand.New(rand.NewPCG(seed, 7))
 
 	for i := range in {
 		scramble(rng, &in[i])

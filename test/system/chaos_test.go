@@ -133,7 +133,7 @@ func TestChaos(t *testing.T) {
 func newChaos(t *testing.T, seed uint64) *chaos {
 	t.Helper()
 
-	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), orphan: "1m"} //nolint:gosec // to be repeated
+	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), orphan: "1m"}
 	killWorkersOf(t, c.dir)
 
 	return c

@@ -13,7 +13,7 @@ import (
 )
 
 // inNamespace runs script in a mount namespace of its own, with $1 and $2, and then what follows.
-func inNamespace(script string, one, two string) []string {
+func inNamespace(script, one, two string) []string {
 	return []string{"unshare", "-m", "--propagation", "private", "sh", "-c", script + ` && shift 2 && exec "$@"`, "sh", one, two}
 }
 
@@ -155,7 +155,7 @@ func TestDiskFillsWhileServing(t *testing.T) {
 func (s *sluice) writeUntilRefused(service string) int {
 	s.t.Helper()
 
-	for n := 0; n < 5000; n++ {
+	for n := range 5000 {
 		began := time.Now()
 		a := s.call("PUT", s.api("/services/"+service), map[string]any{"description": fmt.Sprintf("acknowledged %d.", n)})
 

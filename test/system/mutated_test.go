@@ -61,7 +61,7 @@ func TestMutatedRequestsAreTheClientsFault(t *testing.T) {
 			t.Fatalf("%s: unchanged got %d", name, status)
 		}
 
-		rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible
+		rnd := rand.New(rand.NewPCG(1, 2))
 		counts := map[int]int{}
 
 		var (
@@ -155,7 +155,7 @@ func exchange(t *testing.T, addr string, raw []byte) int {
 	// What waits for more learns that there is none.
 	if tcp, ok := c.(*net.TCPConn); ok {
 		go func() {
-			time.Sleep(300 * time.Millisecond) //nolint:forbidigo // gives the answer a head start: a client that closes is one that left
+			time.Sleep(300 * time.Millisecond)
 			_ = tcp.CloseWrite()
 		}()
 	}

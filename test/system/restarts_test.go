@@ -130,7 +130,7 @@ func (c *chaos) connect(secure bool) (cl *http.Client, base string, end func()) 
 		base = "https://" + c.secure.ln.Addr().String()
 	}
 
-	tr := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's own
+	tr := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 
 	return &http.Client{Timeout: 30 * time.Second, Transport: tr}, base, tr.CloseIdleConnections
 }
@@ -156,7 +156,7 @@ func (c *chaos) pacedClient(id uint64, secure bool, every time.Duration, late *a
 		c.report(c.ask(cl, base, id, n))
 
 		took := int64(time.Since(began))
-		for old := late.Load(); took > old && !late.CompareAndSwap(old, took); old = late.Load() { //nolint:revive // the loop is all
+		for old := late.Load(); took > old && !late.CompareAndSwap(old, took); old = late.Load() {
 		}
 	}
 }

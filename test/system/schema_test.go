@@ -69,7 +69,7 @@ func TestRequestsFitTheirSchemas(t *testing.T) {
 
 	// A body of unknown length.
 	for body, status := range map[string]int{`{"name":"you"}`: 200, `{"name":1}`: 400, strings.Repeat(" ", 1_100_000): 413} {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", url+"/echo", io.MultiReader(strings.NewReader(body)))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/echo", io.MultiReader(strings.NewReader(body)))
 		if err != nil {
 			t.Fatal(err)
 		}

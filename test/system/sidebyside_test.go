@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sort"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +55,7 @@ func (k *keptAlive) ask(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%d %v", resp.StatusCode, err)
 	}
 
@@ -65,7 +65,7 @@ func (k *keptAlive) ask(t *testing.T) {
 }
 
 func (k *keptAlive) median() time.Duration {
-	sort.Slice(k.took, func(i, j int) bool { return k.took[i] < k.took[j] })
+	slices.Sort(k.took)
 
 	return k.took[len(k.took)/2]
 }

@@ -227,8 +227,8 @@ func (r *Runner) load(ctx context.Context) (servicesAt, modelsAt int64, err erro
 		r.queue.add(id)
 	}
 
-	r.inherit()
-	r.adopt() //nolint:contextcheck // probes live as long as Run, whose context it knows
+	r.inherit() //nolint:contextcheck // the same
+	r.adopt()   //nolint:contextcheck // probes live as long as Run, whose context it knows
 
 	return servicesAt, modelsAt, nil
 }

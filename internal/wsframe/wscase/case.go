@@ -110,7 +110,7 @@ func Broken(masked bool) []Case {
 
 // framing is group 1: text and binary of all encodings of a length.
 func framing(s *side) []Case {
-	var out []Case
+	out := make([]Case, 0, 16)
 
 	for group, op := range map[int]wsframe.Opcode{1: wsframe.OpText, 2: wsframe.OpBinary} {
 		for i, size := range []int{0, 125, 126, 127, 128, 65535, 65536, 65536} {
@@ -140,10 +140,7 @@ func pings(s *side) []Case {
 	bin := "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"
 	long := string(slices.Repeat([]byte{0xfe}, 125))
 
-	var (
-		ten   [][]byte
-		tenth [][]byte
-	)
+	ten, tenth := make([][]byte, 0, 10), make([][]byte, 0, 10)
 
 	for i := range 10 {
 		ten = append(ten, s.ping(fmt.Sprint("payload-", i)))

@@ -29,7 +29,7 @@ func fragmentation(s *side) []Case {
 	manyText := texts("fragment1fragment2fragment3fragment4fragment5")
 	hello := s.text("Hello, world!")
 
-	out := []Case{
+	out := []Case{ //nolint:prealloc // a list to be read
 		{Name: "5.1", Send: [][]byte{f(wsframe.OpPing, false, "fragment1"), f(cont, true, "fragment2")}, Code: wsframe.CodeProtocol},
 		{Name: "5.2", Send: [][]byte{f(wsframe.OpPong, false, "fragment1"), f(cont, true, "fragment2")}, Code: wsframe.CodeProtocol},
 		{Name: "5.3", Send: [][]byte{join(two...)}, Messages: whole},

@@ -195,7 +195,7 @@ func readFrame(r *bufio.Reader, check *wsframe.Checker) (h wsframe.Header, paylo
 
 // Judge compares what came back with what had to; strict asks for every message before a breach as well, and for
 // the same payloads.
-func (k *Case) Judge(got *Heard, strict bool) error {
+func (k *Case) Judge(got *Heard, strict bool) error { //nolint:revive // one rule, held more or less strictly
 	want := k.Code
 
 	switch {

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
@@ -16,7 +17,7 @@ import (
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		log.Fatal(err)
+		log.Fatal(err) //nolint:forbidigo // an example: this is all its user sees
 	}
 }
 
@@ -61,7 +62,7 @@ func run(args []string) error {
 	for i := range count {
 		inputs := []tensor{{Name: "image", Datatype: "FP32", Shape: []int{1, 1, 8, 8}, Data: make([]float32, 64)}}
 
-		text, err := json.Marshal(request{ID: fmt.Sprint(i), Inputs: inputs})
+		text, err := json.Marshal(request{ID: strconv.Itoa(i), Inputs: inputs})
 		if err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
@@ -91,7 +92,7 @@ func run(args []string) error {
 		answers[a.ID] = a
 	}
 
-	log.Println("answers", len(answers))
+	log.Println("answers", len(answers)) //nolint:forbidigo // an example: this is all its user sees
 
 	if err := ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		return fmt.Errorf("close: %w", err)
