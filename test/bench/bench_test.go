@@ -136,3 +136,50 @@ func TestGeneratorsAreRead(t *testing.T) {
 		}
 	}
 }
+
+// The last section names the number that is off by most, whichever way its bound goes.
+func TestVerdictNamesTheWeakest(t *testing.T) {
+	t.Parallel()
+
+	doors := "| ratio | measured | target | |\n|---|--:|--:|---|\n" +
+		"| CPU per request: a / b | 0.99 | ≤ 0.75 | missed |\n| requests/s: Sluice / HAProxy | 0.71 | ≥ 1.2 | missed |\n| added p50 | 112.00 µs | ≤ 100 µs | missed |\n"
+
+	for _, tc := range []struct {
+		name  string
+		extra func(*report)
+		want  string
+	}{
+		{"as told", func(*report) {}, "The weakest is *requests/s: Sluice / HAProxy*: 0.71. It is 1.69 times off."},
+		{"another", func(r *report) { r.hold("lost", 10, 5, false) }, "The weakest is *lost*: 10.00. It is 2.00 times off."},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+
+			r := &report{}
+			if err := r.holdDoors([]byte(doors)); err != nil {
+				t.Fatal(err)
+			}
+
+			tc.extra(r)
+			r.verdict()
+
+			for _, want := range []string{tc.want, "| added p50 | 112.00 | ≤ 100 | missed |", "| CPU per request: a / b | 0.99 | ≤ 0.75 | missed |"} {
+				if !strings.Contains(r.body.String(), want) {
+					t.Errorf("%q is missing in\n%s", want, r.body.String())
+				}
+			}
+		})
+	}
+
+	held := &report{}
+	held.hold("x", 2, 1, true)
+	held.verdict()
+
+	if text := held.body.String(); !strings.Contains(text, "| x | 2.00 | ≥ 1 | held |") || !strings.Contains(text, "holds it") {
+		t.Error(text)
+	}
+
+	if err := held.holdDoors([]byte("nothing")); err == nil {
+		t.Error("a report without targets is taken for one")
+	}
+}

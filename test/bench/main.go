@@ -145,6 +145,8 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 		b.one(p)
 	}
 
+	b.report.verdict()
+
 	return b.report.write(b.out, args)
 }
 

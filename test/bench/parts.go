@@ -80,6 +80,10 @@ func (b *bench) doors() error {
 		return fmt.Errorf("the edge's suite: %w", err)
 	}
 
+	if err := b.report.holdDoors(data); err != nil {
+		return err
+	}
+
 	// Its headings go one level down, and its title is that of the part.
 	for line := range strings.Lines(string(data)) {
 		switch {

@@ -12,7 +12,10 @@ import (
 )
 
 // report collects Markdown.
-type report struct{ body bytes.Buffer }
+type report struct {
+	body   bytes.Buffer
+	bounds []bound
+}
 
 func (r *report) section(title string) { fmt.Fprintf(&r.body, "\n## %s\n\n", title) }
 

@@ -221,6 +221,8 @@ func (b *bench) saturate(test string, work *onnxgen.Model, loops int) ([]string,
 		ours.failed += list[0].failed
 	}
 
+	b.report.hold(fmt.Sprintf("worker at saturation, executors: %d: rows/s / bare loop's", loops), mean(ours.rates)/mean(solo), 0.95, true)
+
 	return []string{
 		strconv.Itoa(loops), strconv.Itoa(best), fmt.Sprintf("%.2f", 1e3*float64(loops)/first[1]), number(mean(solo)), number(mean(ours.rates)),
 		ratio(ours.rates, solo), fmt.Sprintf("%.1f", runs.rows/max(runs.count, 1)), fmt.Sprintf("%.2f", runs.nanos/1e9/max(runs.rows, 1)*mean(solo)/float64(loops)), micros(mean(ours.p50)), strconv.FormatInt(ours.failed, 10),
