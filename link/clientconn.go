@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 // clientConn is one connection. Each slot has its own lock; freeMu guards the list of free slots.
@@ -98,7 +100,7 @@ func handshake(ctx context.Context, nc net.Conn) error {
 }
 
 func (c *clientConn) start() {
-	c.wg.Go(func() { c.fail(readFrames(c.nc, c.frame, nil)) })
+	c.wg.Go(func() { c.fail(readFrames(sockio.NewReader(c.nc), c.frame, nil)) })
 	c.wg.Go(c.keep)
 }
 

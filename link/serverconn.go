@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 // serverConn is one connection. mu guards calls and gone.
@@ -36,7 +38,7 @@ func (c *serverConn) run() {
 		c.announceDrain()
 	}
 
-	err := readFrames(&deadlineReader{nc: c.nc, limit: c.server.cfg.DeadAfter}, c.frame, c.server.cfg.Pause)
+	err := readFrames(&deadlineReader{nc: c.nc, in: sockio.NewReader(c.nc), limit: c.server.cfg.DeadAfter}, c.frame, c.server.cfg.Pause)
 	c.w.fail(err)
 }
 
@@ -44,6 +46,7 @@ func (c *serverConn) run() {
 // for every read would cost as much as a small call.
 type deadlineReader struct {
 	nc    net.Conn
+	in    *sockio.Reader // from nc
 	limit time.Duration
 	set   time.Time // when the deadline was set last
 }
@@ -57,7 +60,7 @@ func (r *deadlineReader) Read(p []byte) (int, error) {
 		r.set = now
 	}
 
-	return r.nc.Read(p) //nolint:wrapcheck // io.EOF keeps its meaning
+	return r.in.Read(p) //nolint:wrapcheck // io.EOF keeps its meaning
 }
 
 func (c *serverConn) handshake() error {

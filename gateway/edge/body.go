@@ -243,7 +243,7 @@ func (b *body) receive(p []byte) (int, error) {
 		return 0, b.fail(fault.Wrap(fault.ClientGone, err, ""))
 	}
 
-	n, err := c.Conn.Read(p)
+	n, err := c.in.Read(p)
 	if n > 0 {
 		return n, nil
 	}

@@ -29,8 +29,9 @@ const (
 type conn struct {
 	net.Conn // the socket, or TLS over it
 
-	now    *sockio.Quick // writes to the socket what it takes at once; nil under TLS
-	readBy time.Time     // the deadline of reading, as it was set last
+	in     *sockio.Reader // reads from Conn
+	now    *sockio.Quick  // writes to the socket what it takes at once; nil under TLS
+	readBy time.Time      // the deadline of reading, as it was set last
 
 	door   *door
 	socket *net.TCPConn
@@ -176,7 +177,7 @@ func (c *conn) awaitFirstByte() bool {
 		return false
 	}
 
-	n, _ := c.Conn.Read(c.one[:])
+	n, _ := c.in.Read(c.one[:])
 	if n == 0 || !c.state.CompareAndSwap(connIdle, connActive) {
 		return false
 	}
@@ -206,7 +207,7 @@ func (c *conn) awaitHot() nextResult {
 		return nextEnd
 	}
 
-	n, err := c.Conn.Read(c.x.buf)
+	n, err := c.in.Read(c.x.buf)
 	if n == 0 {
 		if errors.Is(err, os.ErrDeadlineExceeded) && c.state.Load() == connIdle {
 			return nextIdle
@@ -268,7 +269,7 @@ func (c *conn) readHead() error {
 
 		x.room()
 
-		n, err := c.Conn.Read(x.buf[x.w:])
+		n, err := c.in.Read(x.buf[x.w:])
 		x.w += n
 
 		if n == 0 && err != nil {

@@ -95,11 +95,11 @@ func (d *door) admit(sock *net.TCPConn) {
 
 	if d.tls == nil {
 		c.now = sockio.New(sock)
+	} else {
+		c.Conn = tls.Server(sockio.Wrap(sock), d.tls)
 	}
 
-	if d.tls != nil {
-		c.Conn = tls.Server(sock, d.tls)
-	}
+	c.in = sockio.NewReader(c.Conn)
 
 	if why, ok := e.remember(c); !ok {
 		e.hooks.Refused(d.kind, why)

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/sluice-gateway/sluice/internal/sockio"
 )
 
 const (
@@ -22,7 +21,8 @@ type conn struct {
 	nc   net.Conn
 	// below is the connection under TLS, or nc itself.
 	below net.Conn
-	raw   syscall.RawConn // of the socket below TLS; nil if there is none to look at
+	io    *sockio.Conn // reads and writes nc
+	peek  *sockio.Peeker
 
 	pollEvery time.Duration
 	reused    bool
@@ -36,25 +36,11 @@ type conn struct {
 	resp   response
 	stream stream
 
-	poll      [1]unix.PollFd
-	look      func(fd uintptr) // bound once
 	addHeader func(name, value []byte) bool
 }
 
 func newConn(h *host, nc, below net.Conn) *conn {
-	x := &conn{host: h, nc: nc, below: below, pollEvery: h.client.cfg.PollEvery}
-	if sc, ok := below.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			x.raw = raw
-		}
-	}
-
-	x.look = func(fd uintptr) {
-		x.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-		if _, err := unix.Poll(x.poll[:], 0); err != nil {
-			x.poll[0].Revents = 0 // interrupted: say nothing
-		}
-	}
+	x := &conn{host: h, nc: nc, below: below, io: sockio.Wrap(nc), peek: sockio.NewPeeker(below), pollEvery: h.client.cfg.PollEvery}
 	x.addHeader = x.forwardHeader
 	x.stream.conn = x
 
@@ -64,15 +50,7 @@ func newConn(h *host, nc, below net.Conn) *conn {
 // usable reports whether an idle connection can carry a request. Anything that can be read
 // from it now is the worker's farewell, or garbage.
 func (x *conn) usable() bool {
-	if time.Since(x.used) > x.host.client.cfg.IdleTimeout {
-		return false
-	}
-
-	if x.raw == nil {
-		return true
-	}
-
-	return x.raw.Control(x.look) == nil && x.poll[0].Revents == 0
+	return time.Since(x.used) <= x.host.client.cfg.IdleTimeout && x.peek.Quiet()
 }
 
 // rest prepares the connection for being idle.
@@ -135,7 +113,7 @@ func (x *conn) fill(ctx context.Context, deadline time.Time) error {
 			return errCanceled
 		}
 
-		n, err := x.nc.Read(x.rbuf[x.w:])
+		n, err := x.io.Read(x.rbuf[x.w:])
 		x.w += n
 
 		if n > 0 {
@@ -170,7 +148,7 @@ func (x *conn) write(ctx context.Context, b []byte, deadline time.Time) (sent bo
 			return sent, err //nolint:wrapcheck // classified by the caller
 		}
 
-		n, err := x.nc.Write(b)
+		n, err := x.io.Write(b)
 		sent = sent || n > 0
 
 		if err == nil {

@@ -43,7 +43,6 @@ func read(t *testing.T, raw []byte, piece int) (status int, body []byte, ok bool
 	}
 
 	x := newConn(&host{client: cl}, &loop{rest: raw, piece: piece}, nil)
-	x.raw = nil
 	ctx, until := context.Background(), time.Now().Add(time.Minute)
 
 	if _, err := x.readHead(ctx, until, false); err != nil {

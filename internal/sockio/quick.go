@@ -1,8 +1,7 @@
-// Package sockio writes to sockets without what a write that may wait needs.
+// Package sockio reads from sockets and writes to them without what calls that may block need.
 package sockio
 
 import (
-	"errors"
 	"net"
 	"syscall"
 )
@@ -20,17 +19,25 @@ type Quick struct {
 
 // New returns a Quick for conn. If that is no plain socket, such as TLS, nothing is ever written.
 func New(conn net.Conn) *Quick {
-	q := &Quick{}
-
-	if s, ok := conn.(syscall.Conn); ok {
-		if raw, err := s.SyscallConn(); err == nil {
-			q.raw = raw
-		}
-	}
-
+	q := &Quick{raw: rawOf(conn)}
 	q.once = q.attempt
 
 	return q
+}
+
+// rawOf is the socket behind a connection that is nothing but one, or nil.
+func rawOf(conn net.Conn) syscall.RawConn {
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil
+	}
+
+	return raw
 }
 
 // Write returns how much was written, which is nothing if that would have meant to wait.
@@ -53,16 +60,16 @@ func (q *Quick) Write(b []byte) (int, error) {
 // attempt never asks to be called again.
 func (q *Quick) attempt(fd uintptr) bool {
 	for q.n < len(q.data) {
-		n, err := syscall.Write(int(fd), q.data[q.n:])
+		n, errno := write(int(fd), q.data[q.n:])
 
 		switch {
-		case err == nil && n > 0:
+		case errno == 0 && n > 0:
 			q.n += n
-		case errors.Is(err, syscall.EINTR):
-		case err == nil || errors.Is(err, syscall.EAGAIN):
+		case errno == syscall.EINTR:
+		case errno == 0 || errno == syscall.EAGAIN:
 			return true
 		default:
-			q.err = err
+			q.err = errno
 
 			return true
 		}
