@@ -34,7 +34,7 @@ VERSITYGW := $(BIN)/versitygw-$(VERSITYGW_VERSION)
 CGO_ONLY := $(MODULE)/runtime/ort$$|$(MODULE)/cmd/sluice-runtime$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race conformance lint fuzz bench bench-edge microbench bench-compare profile bench-ws chaos restarts reloads check arch fmt clean
+.PHONY: help setup setup-gpu build run test race conformance lint fuzz bench bench-gpu bench-edge microbench bench-compare profile bench-ws chaos restarts reloads check arch fmt clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ help: ## List the targets
 setup: ## Fetch what is missing: ONNX Runtime, through npm or pip (does nothing when it is there)
 	@command -v $(GO) >/dev/null 2>&1 || { echo "setup: $(GO) is not on PATH; install Go 1.26 or newer" >&2; exit 1; }
 	@$(GO) run ./internal/tools/ortsetup
+
+setup-gpu: setup ## Fetch ONNX Runtime with CUDA and TensorRT, too, through pip (300 MB; CUDA 13 and cuDNN 9 are yours to install)
+	@$(GO) run ./internal/tools/ortsetup -gpu
 
 build: setup ## Build bin/sluice (no cgo) and bin/sluice-runtime
 	CGO_ENABLED=0 $(BUILD) -o $(BIN)/sluice ./cmd/sluice
@@ -98,6 +101,9 @@ fuzz: setup ## Run every fuzz target for a while (FUZZTIME=20s PKG=./spec)
 
 bench: build ## Measure everything against nginx, HAProxy, wrk, Flask, Node and a bare loop; writes docs/benchmarks/DATE.md (BENCHFLAGS='-quick -only edge')
 	$(GO) run ./test/bench $(BENCHFLAGS)
+
+bench-gpu: build ## Compare a worker on a GPU with a bare ONNX Runtime loop (BENCHFLAGS='-device 1 -batch 128'); writes docs/benchmarks/gpu.md
+	@$(GO) run ./test/bench -only gpu -out docs/benchmarks/gpu.md $(BENCHFLAGS)
 
 chaos: setup ## Upgrade, kill and replace everything at random under load (CHAOS_MINUTES=5 CHAOS_SEED=n)
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-5} $(GO) test -count=1 -v -timeout 2h -run '^TestChaos$$' ./test/system

@@ -274,6 +274,21 @@ func TestWorkerEndsWithItsParent(t *testing.T) {
 	p.exit(t, exitOrphaned)
 }
 
+// An idle connection does not hold up a worker that is told not to wait for latecomers.
+func TestWorkerWithoutDrainDelayEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+
+	p := launch(t, "--package", digits, "--grpc", "127.0.0.1:0", "--drain-delay", "0s", "--grace", "2h")
+	p.until(t, `{"health":"true"}`) // and leaves a connection open
+
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+
+	p.exit(t, exitOK)
+}
+
 func TestSecondSignalEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	needEngine(t)

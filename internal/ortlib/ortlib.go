@@ -19,7 +19,9 @@ const (
 	Version = "1.30.0"
 	// Dir is where set-up puts the library, from the module root.
 	Dir = "third_party/onnxruntime/lib"
-	// Name is the file in Dir.
+	// GPUDir is where set-up puts the build with CUDA when it is asked for that. Find does not look there.
+	GPUDir = "third_party/onnxruntime-gpu/lib"
+	// Name is the file in Dir and GPUDir.
 	Name = "libonnxruntime.so.1"
 
 	module = "module github.com/sluice-gateway/sluice"

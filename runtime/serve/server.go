@@ -21,7 +21,7 @@ import (
 
 // ServerConfig of a Server. Zero values take the defaults in the comments.
 type ServerConfig struct {
-	// DrainDelay is how long the worker keeps accepting after it was told to stop; default 60 s.
+	// DrainDelay is how long the worker keeps accepting after it was told to stop; 0 means not at all.
 	DrainDelay time.Duration
 	// Grace bounds everything from the signal to the end; default 90 s.
 	Grace time.Duration
@@ -49,7 +49,6 @@ func (c *ServerConfig) defaults() {
 		}
 	}
 
-	or(&c.DrainDelay, 60*time.Second)
 	or(&c.Grace, 90*time.Second)
 	or(&c.IdleTimeout, 200*time.Second)
 	or(&c.ReadTimeout, 120*time.Second)

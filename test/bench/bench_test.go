@@ -94,7 +94,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 
 	out := filepath.Join(t.TempDir(), "r.md")
 
-	for _, args := range [][]string{{"-only", "edge,nothing"}, {"-duration", "0s"}, {"-rounds", "0"}, {"all"}, {"-loud"}} {
+	for _, args := range [][]string{{"-only", "edge,nothing"}, {"-duration", "0s"}, {"-rounds", "0"}, {"all"}, {"-loud"}, {"-provider", "abacus"}, {"-batch", "4", "-rows", "8"}, {"-device", "-1"}} {
 		if err := run(t.Context(), append([]string{"-out", out}, args...), io.Discard); err == nil {
 			t.Errorf("%v was taken", args)
 		}

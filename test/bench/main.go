@@ -32,15 +32,19 @@ type options struct {
 	duration  time.Duration
 	rounds    int
 	quick     bool
+	gpu       gpuOptions
 }
 
 // bench is one run of the suite.
 type bench struct {
 	options
 
-	ctx    context.Context //nolint:containedctx // lives as long as the one run of this command
-	log    io.Writer
-	dir    string
+	ctx context.Context //nolint:containedctx // lives as long as the one run of this command
+	log io.Writer
+	dir string
+	// runtime and loop are built beforehand, or "" for the usual ones.
+	runtime, loop string
+
 	report *report
 	sluice *system
 	echo   *upstream
@@ -59,6 +63,7 @@ func parts() []part {
 		{"doors", "The edge's own suite", (*bench).doors},
 		{"worker", "Worker against a bare ONNX Runtime loop", (*bench).worker},
 		{"saturation", "Worker at saturation against a bare ONNX Runtime loop", (*bench).saturation},
+		{"gpu", "Worker on a GPU against a bare ONNX Runtime loop", (*bench).onDevice},
 		{"reload", "Memory over 1,000 loads", (*bench).reload},
 		{"rivals", "Worker against Flask and Node servers with onnxruntime", (*bench).rivals},
 		{"batching", "Batching curve", (*bench).batching},
@@ -96,6 +101,7 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	fs.DurationVar(&b.duration, "duration", duration, "time for each target in a comparison, in all rounds")
 	fs.IntVar(&b.rounds, "rounds", rounds, "rounds A B A B of a comparison")
 
+	b.gpu.flags(fs)
 	fs.BoolVar(&b.quick, "quick", false, "short rounds: the whole suite in some minutes, with wide ranges")
 
 	if err := fs.Parse(args); err != nil {
@@ -110,8 +116,16 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 		return errors.New("want a positive -duration, at least one of -rounds, and no arguments")
 	}
 
-	if err := b.known(); err != nil {
+	if err := errors.Join(b.known(), b.gpu.check()); err != nil {
 		return err
+	}
+
+	if b.only == "gpu" {
+		if why := b.gpu.missing(here()); why != "" {
+			b.say("bench: gpu: skipped: %s\n", why)
+
+			return nil
+		}
 	}
 
 	defer loadtest.Calm()()
@@ -134,7 +148,7 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	}()
 
 	for _, p := range parts() {
-		if b.only != "" && !strings.Contains(","+b.only+",", ","+p.name+",") {
+		if !b.wanted(p.name) {
 			continue
 		}
 
@@ -148,6 +162,15 @@ func run(ctx context.Context, args []string, log io.Writer) (err error) {
 	b.report.verdict()
 
 	return b.report.write(b.out, args)
+}
+
+// wanted reports whether a part is to be run. The one that needs a GPU is left out where there is none, unless it is asked for.
+func (b *bench) wanted(name string) bool {
+	if b.only == "" {
+		return name != "gpu" || b.gpu.missing(here()) == ""
+	}
+
+	return strings.Contains(","+b.only+",", ","+name+",")
 }
 
 // known finds names in -only that no part has.

@@ -166,11 +166,35 @@ func freePort() (int, error) {
 // answers waits until a URL answers with 200.
 func answers(ctx context.Context, url string) error { return answersTo(ctx, http.MethodGet, url) }
 
+// answers waits until a URL of the process answers with 200, which may take as long as loading onto a device, or
+// until the process ends.
+func (p *process) answers(ctx context.Context, url string) error {
+	const patience = time.Minute
+
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+
+	go func() {
+		select {
+		case <-p.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+
+	return poll(ctx, http.MethodGet, url)
+}
+
 func answersTo(ctx context.Context, method, url string) error {
 	const patience = 10 * time.Second
 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+
+	return poll(ctx, method, url)
+}
+
+func poll(ctx context.Context, method, url string) error {
 
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

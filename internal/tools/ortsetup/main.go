@@ -3,7 +3,8 @@
 // It asks npm for the package onnxruntime-node, or pip for the wheel onnxruntime, takes the
 // library out without running anything of the package, checks its pinned SHA-256 and
 // moves it to its place in one step. When the right file is there it does nothing; when
-// ONNXRUNTIME_LIB is set it only checks that the file exists.
+// ONNXRUNTIME_LIB is set it only checks that the file exists. With -gpu it asks pip for the wheel
+// onnxruntime-gpu, for "make setup-gpu", and keeps its libraries apart from the usual one.
 package main
 
 import (
@@ -34,6 +35,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 	flags := flag.NewFlagSet("ortsetup", flag.ContinueOnError)
 	root := flags.String("root", ".", "root of the repository")
 	wait := flags.Duration("timeout", 15*time.Minute, "how long one package client may take")
+	gpu := flags.Bool("gpu", false, "fetch the build with the providers for CUDA and TensorRT, beside the usual one")
 	target := flags.String("arch", runtime.GOARCH, "architecture to fetch for: amd64 or arm64")
 
 	if err := flags.Parse(args); err != nil {
@@ -41,7 +43,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 	}
 
 	s := setup{
-		root: *root, os: runtime.GOOS, arch: *target, pins: pinned(),
+		root: *root, gpu: *gpu, os: runtime.GOOS, arch: *target, pins: pinned(), gpuPins: pinnedGPU(),
 		getenv: getenv, out: out, timeout: *wait,
 	}
 

@@ -42,9 +42,11 @@ func pinned() map[string]pin {
 // setup is one run.
 type setup struct {
 	root    string
+	gpu     bool // the build with CUDA, beside the usual one
 	os      string
 	arch    string
 	pins    map[string]pin
+	gpuPins map[string]gpuPin
 	getenv  func(string) string
 	out     io.Writer
 	timeout time.Duration
@@ -64,7 +66,17 @@ func (s *setup) run(ctx context.Context) error {
 			return fmt.Errorf("find ONNX Runtime: %w", err)
 		}
 
+		if s.gpu {
+			if err := checkCUDA(path); err != nil {
+				return err
+			}
+		}
+
 		return s.sayf("ONNX Runtime: %s (from %s)", path, ortlib.Env)
+	}
+
+	if s.gpu {
+		return s.runGPU(ctx)
 	}
 
 	want, ok := s.pins[s.arch]
@@ -86,11 +98,16 @@ func (s *setup) run(ctx context.Context) error {
 		return fmt.Errorf("read the library in place: %w", err)
 	}
 
-	return s.fetch(ctx, want, target)
+	sources := s.sources(ctx, want)
+	if len(sources) == 0 {
+		return errors.New("neither npm nor pip is on PATH; install one of them, or set " + ortlib.Env + " to a libonnxruntime.so of version " + ortlib.Version)
+	}
+
+	return s.fetch(ctx, sources, target)
 }
 
-// fetch tries npm and then pip. The library appears at target complete and checked, or not at all.
-func (s *setup) fetch(ctx context.Context, want pin, target string) error {
+// fetch tries one source after the other. The library appears at target complete and checked, or not at all.
+func (s *setup) fetch(ctx context.Context, sources []source, target string) error {
 	base := filepath.Dir(filepath.Dir(target))
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { //nolint:gosec // a library that every user may load
 		return fmt.Errorf("make room for the library: %w", err)
@@ -98,21 +115,16 @@ func (s *setup) fetch(ctx context.Context, want pin, target string) error {
 
 	removeStale(base)
 
-	sources := s.sources(ctx, want)
-	if len(sources) == 0 {
-		return errors.New("neither npm nor pip is on PATH; install one of them, or set " + ortlib.Env + " to a libonnxruntime.so of version " + ortlib.Version)
-	}
-
 	var failed []string
 
 	for _, src := range sources {
-		if err := s.sayf("fetching ONNX Runtime %s with %s", ortlib.Version, src.name); err != nil {
+		if err := s.sayf("fetching %s with %s", src.title(), src.name); err != nil {
 			return err
 		}
 
 		err := s.fetchFrom(ctx, src, base, target)
 		if err == nil {
-			return s.sayf("ONNX Runtime %s is now in %s", ortlib.Version, filepath.Dir(target))
+			return s.sayf("%s is now in %s", src.title(), filepath.Dir(target))
 		}
 
 		if ctx.Err() != nil {
@@ -160,19 +172,42 @@ func (s *setup) fetchFrom(ctx context.Context, src source, base, target string) 
 		return err
 	}
 
-	for member, name := range src.members {
-		if path, ok := found[member]; ok && member != src.library {
-			if err := os.Rename(path, filepath.Join(base, name)); err != nil {
-				return fmt.Errorf("keep %s: %w", name, err)
-			}
+	for member, sum := range src.beside {
+		path, ok := found[member]
+		if !ok {
+			return fmt.Errorf("%s has no %s", filepath.Base(archive), member)
+		}
+
+		if err := verify(path, sum); err != nil {
+			return err
+		}
+
+		if err := place(path, filepath.Join(filepath.Dir(target), src.members[member])); err != nil {
+			return err
 		}
 	}
 
-	if err := os.Chmod(library, 0o755); err != nil { //nolint:gosec // a shared library
+	for member, name := range src.members {
+		path, ok := found[member]
+		if _, lib := src.beside[member]; !ok || lib || member == src.library {
+			continue
+		}
+
+		if err := os.Rename(path, filepath.Join(base, name)); err != nil {
+			return fmt.Errorf("keep %s: %w", name, err)
+		}
+	}
+
+	return place(library, target)
+}
+
+// place moves a library to where it belongs.
+func place(path, target string) error {
+	if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // a shared library
 		return fmt.Errorf("make the library readable: %w", err)
 	}
 
-	if err := os.Rename(library, target); err != nil {
+	if err := os.Rename(path, target); err != nil {
 		return fmt.Errorf("move the library to its place: %w", err)
 	}
 

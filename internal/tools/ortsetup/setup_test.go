@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -406,5 +407,121 @@ func TestPinsAreComplete(t *testing.T) {
 	}}
 	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "plan9/386") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// gpu is a run for the build with CUDA, out of a wheel with these members.
+func (w *world) gpu(wheel map[string]string) error {
+	w.t.Helper()
+
+	var buf bytes.Buffer
+
+	zw := zip.NewWriter(&buf)
+
+	for member, text := range wheel {
+		f, err := zw.Create(member)
+		if err == nil {
+			_, err = f.Write([]byte(text))
+		}
+
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+
+	if err := zw.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+
+	file := filepath.Join(w.bin, "wheel-gpu")
+	w.file(file, buf.String(), 0o600)
+	w.program("pip3", `echo "$@" >>`+w.bin+`/pip.args; cp `+file+` onnxruntime_gpu.whl`)
+
+	s := setup{
+		root: w.root, gpu: true, os: "linux", arch: "amd64", out: &w.out, timeout: time.Minute, pins: pinned(),
+		getenv: func(k string) string { return w.env[k] },
+		gpuPins: map[string]gpuPin{"amd64": {platform: "manylinux_2_28_x86_64", sha256: map[string]string{
+			ortlib.Name: sum("core"), providersShared: sum("shared"), providerCUDA: sum("cuda"),
+		}}},
+	}
+
+	return s.run(w.t.Context())
+}
+
+func TestSetupFetchesTheBuildWithCUDA(t *testing.T) {
+	t.Parallel()
+
+	const capi = "onnxruntime/capi/"
+
+	w := newWorld(t)
+	wheel := map[string]string{wheelLibrary: "core", capi + providersShared: "shared", capi + providerCUDA: "cuda", "onnxruntime/LICENSE": "MIT"}
+
+	for range 2 {
+		if err := w.gpu(wheel); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if a := w.args("pip"); strings.Count(a, "\n") != 1 || !strings.Contains(a, "onnxruntime-gpu=="+ortlib.Version) || !strings.Contains(a, "--no-deps") {
+		t.Errorf("pip was called with %s", a)
+	}
+
+	for name, want := range map[string]string{ortlib.Name: "core", providersShared: "shared", providerCUDA: "cuda", "../LICENSE": "MIT"} {
+		if got, err := os.ReadFile(filepath.Join(w.root, ortlib.GPUDir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+
+	if got := w.installed(); got != "" {
+		t.Errorf("the usual build is %q", got)
+	}
+
+	// A provider that was cut off is noticed.
+	w.file(filepath.Join(w.root, ortlib.GPUDir, providerCUDA), "cu", 0o600)
+
+	if err := w.gpu(wheel); err != nil || strings.Count(w.args("pip"), "\n") != 2 {
+		t.Errorf("a damaged provider: %v, pip %s", err, w.args("pip"))
+	}
+
+	for name, change := range map[string]func(map[string]string){
+		"SHA-256":                func(m map[string]string) { m[capi+providerCUDA] = "tampered" },
+		"has no " + capi:         func(m map[string]string) { delete(m, capi+providersShared) },
+		"has no " + wheelLibrary: func(m map[string]string) { delete(m, wheelLibrary) },
+	} {
+		w := newWorld(t)
+		bad := maps.Clone(wheel)
+		change(bad)
+
+		if err := w.gpu(bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+
+		if _, err := os.Stat(filepath.Join(w.root, ortlib.GPUDir, ortlib.Name)); !os.IsNotExist(err) {
+			t.Errorf("%s: the library is there: %v", name, err)
+		}
+	}
+}
+
+func TestSetupChecksAnOwnBuildWithCUDA(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.env[ortlib.Env] = filepath.Join(w.root, "own", "libonnxruntime.so")
+	w.file(w.env[ortlib.Env], "own", 0o600)
+
+	if err := w.gpu(nil); err == nil || !strings.Contains(err.Error(), providerCUDA) {
+		t.Errorf("a build without CUDA: %v", err)
+	}
+
+	w.file(filepath.Join(w.root, "own", providerCUDA), "cuda", 0o600)
+
+	if err := w.gpu(nil); err != nil || w.args("pip") != "" {
+		t.Errorf("a build with CUDA: %v, pip %s", err, w.args("pip"))
+	}
+
+	for arch, p := range pinnedGPU() {
+		if p.platform == "" || len(p.sha256) != 4 || len(p.sha256[ortlib.Name]) != 64 {
+			t.Errorf("%s: %+v", arch, p)
+		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/sluice-gateway/sluice/internal/ortlib"
 )
 
-// maxMember bounds one unpacked file; the library has 29 to 47 MB.
-const maxMember = 256 << 20
+// maxMember bounds one unpacked file; the library has 29 to 47 MB, that for CUDA 272.
+const maxMember = 512 << 20
 
 // source is a package client that can bring the library.
 type source struct {
@@ -30,8 +30,19 @@ type source struct {
 	pattern string            // what the client leaves in the working folder
 	library string            // member that is the library
 	sha256  string            // of the library
+	beside  map[string]string // SHA-256 of the members that are libraries too
+	what    string            // "" for the usual build
 	members map[string]string // members to take out, and their file names
 	unpack  func(archive, dir string, members map[string]string) (map[string]string, error)
+}
+
+// title names what comes.
+func (s *source) title() string {
+	if s.what != "" {
+		return "ONNX Runtime " + ortlib.Version + " " + s.what
+	}
+
+	return "ONNX Runtime " + ortlib.Version
 }
 
 // sources lists the clients that are on PATH, in the order in which to try them.
@@ -63,9 +74,7 @@ func (s *setup) sources(ctx context.Context, want pin) []source {
 			name: "pip",
 			// The library is the same in the wheels of every Python; naming one makes any pip
 			// willing to download it, whatever Python it runs on.
-			argv: append(pip, "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:",
-				"--implementation", "cp", "--python-version", "3.12", "--abi", "cp312", "--platform", want.platform,
-				"--dest", ".", "onnxruntime=="+ortlib.Version),
+			argv:    wheel(pip, want.platform, "onnxruntime"),
 			pattern: "*.whl",
 			library: library,
 			sha256:  want.pipSHA256,
@@ -79,6 +88,13 @@ func (s *setup) sources(ctx context.Context, want pin) []source {
 	}
 
 	return out
+}
+
+// wheel is the command that downloads a wheel into the working folder.
+func wheel(pip []string, platform, name string) []string {
+	return append(pip, "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:",
+		"--implementation", "cp", "--python-version", "3.12", "--abi", "cp312", "--platform", platform,
+		"--dest", ".", name+"=="+ortlib.Version)
 }
 
 // pip is how to start pip; nil when there is none.
