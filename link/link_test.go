@@ -62,297 +62,305 @@ func echo(r *link.Request) {
 
 func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		_, c := serve(t, echo, link.Config{Conns: 2})
 
-	_, c := serve(t, echo, link.Config{Conns: 2})
+		var wg sync.WaitGroup
 
-	var wg sync.WaitGroup
+		for g := range 32 {
+			wg.Go(func() {
+				var (
+					call link.Call
+					ans  link.Answer
+				)
 
-	for g := range 32 {
-		wg.Go(func() {
-			var (
-				call link.Call
-				ans  link.Answer
-			)
+				for i := range 200 {
+					body := bytes.Repeat(fmt.Appendf(nil, "%d-%d;", g, i), 1+i*7%500)
+					call.Method, call.Path, call.Body = []byte("POST"), fmt.Appendf(nil, "/p/%d/%d", g, i), body
+					call.Header.Reset()
+					call.Header.Add("x-n", fmt.Appendf(nil, "%d", i))
 
-			for i := range 200 {
-				body := bytes.Repeat(fmt.Appendf(nil, "%d-%d;", g, i), 1+i*7%500)
-				call.Method, call.Path, call.Body = []byte("POST"), fmt.Appendf(nil, "/p/%d/%d", g, i), body
-				call.Header.Reset()
-				call.Header.Add("x-n", fmt.Appendf(nil, "%d", i))
+					if err := c.Do(t.Context(), &call, &ans); err != nil {
+						t.Errorf("%d/%d: %v", g, i, err)
 
-				if err := c.Do(t.Context(), &call, &ans); err != nil {
-					t.Errorf("%d/%d: %v", g, i, err)
+						return
+					}
 
-					return
+					if ans.Status != 200 || !bytes.Equal(ans.Body, body) || !bytes.Equal(ans.Header.Get("path"), call.Path) ||
+						string(ans.Header.Get("x-n")) != strconv.Itoa(i) {
+						t.Errorf("%d/%d: an answer to another call", g, i)
+
+						return
+					}
 				}
+			})
+		}
 
-				if ans.Status != 200 || !bytes.Equal(ans.Body, body) || !bytes.Equal(ans.Header.Get("path"), call.Path) ||
-					string(ans.Header.Get("x-n")) != strconv.Itoa(i) {
-					t.Errorf("%d/%d: an answer to another call", g, i)
-
-					return
-				}
-			}
-		})
-	}
-
-	wg.Wait()
+		wg.Wait()
+	})
 }
 
 func TestAnswersComeInAnyOrder(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		release := make(chan struct{})
+		_, c := serve(t, func(r *link.Request) {
+			if string(r.Path) == "/slow" {
+				<-release
+			}
 
-	release := make(chan struct{})
-	_, c := serve(t, func(r *link.Request) {
-		if string(r.Path) == "/slow" {
-			<-release
+			r.Respond(200, nil, r.Path)
+		}, link.Config{})
+
+		slow := make(chan error, 1)
+
+		go func() {
+			var ans link.Answer
+			slow <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/slow")}, &ans)
+		}()
+
+		for range 100 {
+			var ans link.Answer
+			if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/fast")}, &ans); err != nil {
+				t.Fatal(err)
+			}
 		}
 
-		r.Respond(200, nil, r.Path)
-	}, link.Config{})
+		close(release)
 
-	slow := make(chan error, 1)
-
-	go func() {
-		var ans link.Answer
-		slow <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/slow")}, &ans)
-	}()
-
-	for range 100 {
-		var ans link.Answer
-		if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/fast")}, &ans); err != nil {
+		if err := <-slow; err != nil {
 			t.Fatal(err)
 		}
-	}
-
-	close(release)
-
-	if err := <-slow; err != nil {
-		t.Fatal(err)
-	}
+	})
 }
 
 func TestCancelReachesTheHandlerAndLateAnswersAreDropped(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		started, cancelled := make(chan struct{}), make(chan struct{})
+		_, c := serve(t, func(r *link.Request) {
+			if string(r.Path) == "/wait" {
+				close(started)
+				<-r.Context().Done()
+				close(cancelled)
+			}
 
-	started, cancelled := make(chan struct{}), make(chan struct{})
-	_, c := serve(t, func(r *link.Request) {
-		if string(r.Path) == "/wait" {
-			close(started)
-			<-r.Context().Done()
-			close(cancelled)
+			r.Respond(200, nil, r.Path)
+		}, link.Config{})
+
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+
+		go func() {
+			var ans link.Answer
+			result <- c.Do(ctx, &link.Call{Method: []byte("GET"), Path: []byte("/wait")}, &ans)
+		}()
+
+		<-started
+		cancel()
+
+		var le *link.Error
+		if err := <-result; !errors.Is(err, context.Canceled) || !errors.As(err, &le) || !le.Reached {
+			t.Fatalf("got %v", err)
 		}
 
-		r.Respond(200, nil, r.Path)
-	}, link.Config{})
+		<-cancelled
 
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error, 1)
+		for i := range 50 {
+			var ans link.Answer
 
-	go func() {
-		var ans link.Answer
-		result <- c.Do(ctx, &link.Call{Method: []byte("GET"), Path: []byte("/wait")}, &ans)
-	}()
-
-	<-started
-	cancel()
-
-	var le *link.Error
-	if err := <-result; !errors.Is(err, context.Canceled) || !errors.As(err, &le) || !le.Reached {
-		t.Fatalf("got %v", err)
-	}
-
-	<-cancelled
-
-	for i := range 50 {
-		var ans link.Answer
-
-		path := fmt.Appendf(nil, "/%d", i)
-		if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: path}, &ans); err != nil || !bytes.Equal(ans.Body, path) {
-			t.Fatalf("after a cancel: %q, %v", ans.Body, err)
+			path := fmt.Appendf(nil, "/%d", i)
+			if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: path}, &ans); err != nil || !bytes.Equal(ans.Body, path) {
+				t.Fatalf("after a cancel: %q, %v", ans.Body, err)
+			}
 		}
-	}
+	})
 }
 
 func TestTimeoutEndsTheCallAndIsToldToTheWorker(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		seen := make(chan time.Duration, 1)
+		_, c := serve(t, func(r *link.Request) {
+			d, _ := r.Context().Deadline()
+			seen <- time.Until(d)
 
-	seen := make(chan time.Duration, 1)
-	_, c := serve(t, func(r *link.Request) {
-		d, _ := r.Context().Deadline()
-		seen <- time.Until(d)
+			<-r.Context().Done()
+			r.Respond(200, nil, nil)
+		}, link.Config{})
 
-		<-r.Context().Done()
-		r.Respond(200, nil, nil)
-	}, link.Config{})
+		var ans link.Answer
 
-	var ans link.Answer
+		err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/"), Timeout: 80 * time.Millisecond}, &ans)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
 
-	err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/"), Timeout: 80 * time.Millisecond}, &ans)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("got %v", err)
-	}
-
-	if d := <-seen; d <= 0 || d > 80*time.Millisecond {
-		t.Fatalf("the worker saw %v left", d)
-	}
+		if d := <-seen; d <= 0 || d > 80*time.Millisecond {
+			t.Fatalf("the worker saw %v left", d)
+		}
+	})
 }
 
 func TestPanicAnswersThatOneCall(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		_, c := serve(t, func(r *link.Request) {
+			switch string(r.Path) {
+			case "/panic":
+				panic("boom")
+			case "/late":
+				r.Respond(200, nil, nil)
+				panic("after the answer")
+			}
 
-	_, c := serve(t, func(r *link.Request) {
-		switch string(r.Path) {
-		case "/panic":
-			panic("boom")
-		case "/late":
-			r.Respond(200, nil, nil)
-			panic("after the answer")
+			r.Respond(200, nil, r.Path)
+		}, link.Config{})
+
+		for i := range 200 {
+			path, want := "/ok", 200
+
+			switch i % 4 {
+			case 0:
+				path, want = "/panic", 500
+			case 1:
+				path = "/late"
+			}
+
+			var ans link.Answer
+			if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte(path)}, &ans); err != nil || ans.Status != want {
+				t.Fatalf("%s: %d, %v", path, ans.Status, err)
+			}
 		}
-
-		r.Respond(200, nil, r.Path)
-	}, link.Config{})
-
-	for i := range 200 {
-		path, want := "/ok", 200
-
-		switch i % 4 {
-		case 0:
-			path, want = "/panic", 500
-		case 1:
-			path = "/late"
-		}
-
-		var ans link.Answer
-		if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte(path)}, &ans); err != nil || ans.Status != want {
-			t.Fatalf("%s: %d, %v", path, ans.Status, err)
-		}
-	}
+	})
 }
 
 func TestBusyWhenAllSlotsAreTaken(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		release := make(chan struct{})
 
-	release := make(chan struct{})
+		var waiting sync.WaitGroup
 
-	var waiting sync.WaitGroup
+		waiting.Add(4)
 
-	waiting.Add(4)
+		_, c := serve(t, func(r *link.Request) {
+			waiting.Done()
+			<-release
+			r.Respond(200, nil, nil)
+		}, link.Config{MaxInFlight: 4})
 
-	_, c := serve(t, func(r *link.Request) {
-		waiting.Done()
-		<-release
-		r.Respond(200, nil, nil)
-	}, link.Config{MaxInFlight: 4})
+		var wg sync.WaitGroup
 
-	var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				var ans link.Answer
+				if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 
-	for range 4 {
-		wg.Go(func() {
-			var ans link.Answer
-			if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+		waiting.Wait()
 
-	waiting.Wait()
+		var (
+			ans link.Answer
+			le  *link.Error
+		)
 
-	var (
-		ans link.Answer
-		le  *link.Error
-	)
+		err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
+		if !errors.Is(err, link.ErrBusy) || !errors.As(err, &le) || le.Reached {
+			t.Errorf("got %v", err)
+		}
 
-	err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
-	if !errors.Is(err, link.ErrBusy) || !errors.As(err, &le) || le.Reached {
-		t.Errorf("got %v", err)
-	}
-
-	close(release)
-	wg.Wait()
+		close(release)
+		wg.Wait()
+	})
 }
 
 func TestDrainStopsNewCallsAndFinishesOld(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		release, told := make(chan struct{}), make(chan struct{})
+		started := make(chan struct{}, 1)
+		s, c := serve(t, func(r *link.Request) {
+			started <- struct{}{}
 
-	release, told := make(chan struct{}), make(chan struct{})
-	started := make(chan struct{}, 1)
-	s, c := serve(t, func(r *link.Request) {
-		started <- struct{}{}
+			<-release
+			r.Respond(200, nil, nil)
+		}, link.Config{OnDrain: func() { close(told) }})
 
-		<-release
-		r.Respond(200, nil, nil)
-	}, link.Config{OnDrain: func() { close(told) }})
+		old := make(chan error, 1)
 
-	old := make(chan error, 1)
+		go func() {
+			var ans link.Answer
+			old <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
+		}()
 
-	go func() {
-		var ans link.Answer
-		old <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
-	}()
+		<-started
+		s.Drain()
+		<-told
 
-	<-started
-	s.Drain()
-	<-told
+		var (
+			ans link.Answer
+			le  *link.Error
+		)
 
-	var (
-		ans link.Answer
-		le  *link.Error
-	)
+		if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans); !errors.Is(err, link.ErrDraining) ||
+			!errors.As(err, &le) || le.Reached {
+			t.Fatalf("got %v", err)
+		}
 
-	if err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans); !errors.Is(err, link.ErrDraining) ||
-		!errors.As(err, &le) || le.Reached {
-		t.Fatalf("got %v", err)
-	}
+		close(release)
 
-	close(release)
-
-	if err := <-old; err != nil {
-		t.Fatalf("the old call: %v", err)
-	}
+		if err := <-old; err != nil {
+			t.Fatalf("the old call: %v", err)
+		}
+	})
 }
 
 func TestServerGoneFailsEveryCallOnce(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		var inHandler atomic.Int64
 
-	var inHandler atomic.Int64
+		s, c := serve(t, func(r *link.Request) {
+			inHandler.Add(1)
+			<-r.Context().Done()
+			r.Respond(200, nil, nil)
+		}, link.Config{})
 
-	s, c := serve(t, func(r *link.Request) {
-		inHandler.Add(1)
-		<-r.Context().Done()
-		r.Respond(200, nil, nil)
-	}, link.Config{})
+		errs := make(chan error, 64)
 
-	errs := make(chan error, 64)
-
-	for range 64 {
-		go func() {
-			var ans link.Answer
-			errs <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
-		}()
-	}
-
-	for tick := time.NewTicker(time.Millisecond); inHandler.Load() < 64; <-tick.C {
-	}
-
-	s.Close()
-
-	for range 64 {
-		var le *link.Error
-		if err := <-errs; !errors.As(err, &le) || !le.Reached {
-			t.Errorf("got %v", err)
+		for range 64 {
+			go func() {
+				var ans link.Answer
+				errs <- c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
+			}()
 		}
-	}
 
-	var (
-		ans link.Answer
-		le  *link.Error
-	)
+		for tick := time.NewTicker(time.Millisecond); inHandler.Load() < 64; <-tick.C {
+		}
 
-	err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
-	if !errors.As(err, &le) || le.Reached {
-		t.Errorf("call to a server that is gone: %v", err)
-	}
+		s.Close()
+
+		for range 64 {
+			var le *link.Error
+			if err := <-errs; !errors.As(err, &le) || !le.Reached {
+				t.Errorf("got %v", err)
+			}
+		}
+
+		var (
+			ans link.Answer
+			le  *link.Error
+		)
+
+		err := c.Do(t.Context(), &link.Call{Method: []byte("GET"), Path: []byte("/")}, &ans)
+		if !errors.As(err, &le) || le.Reached {
+			t.Errorf("call to a server that is gone: %v", err)
+		}
+	})
 }
 
 // TestBlackHoleIsNoticed talks to a peer that shakes hands and then says nothing.
@@ -425,56 +433,57 @@ func TestOversizeCallNeverReachesTheWire(t *testing.T) {
 
 func TestLongAnswersComeInPieces(t *testing.T) {
 	t.Parallel()
+	both(t, func(t *testing.T, serve starter) {
+		const most = 1 << 20
 
-	const most = 1 << 20
+		_, c := serve(t, func(r *link.Request) {
+			n, err := strconv.Atoi(string(r.Body))
+			if err != nil {
+				n = 0
+			}
 
-	_, c := serve(t, func(r *link.Request) {
-		n, err := strconv.Atoi(string(r.Body))
-		if err != nil {
-			n = 0
-		}
+			body := make([]byte, n)
+			for i := range body {
+				body[i] = byte(i * 7 >> 3)
+			}
 
-		body := make([]byte, n)
-		for i := range body {
-			body[i] = byte(i * 7 >> 3)
-		}
+			r.Respond(200, nil, body)
+		}, link.Config{MaxAnswer: most})
 
-		r.Respond(200, nil, body)
-	}, link.Config{MaxAnswer: most})
+		var wg sync.WaitGroup
 
-	var wg sync.WaitGroup
+		for _, size := range []int{0, 1, link.MaxBody, link.MaxBody + 1, 3 * link.MaxBody, 777_777, most} {
+			wg.Go(func() {
+				var ans link.Answer
 
-	for _, size := range []int{0, 1, link.MaxBody, link.MaxBody + 1, 3 * link.MaxBody, 777_777, most} {
-		wg.Go(func() {
-			var ans link.Answer
-
-			for range 5 {
-				call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, int64(size), 10)}
-				if err := c.Do(t.Context(), &call, &ans); err != nil || len(ans.Body) != size {
-					t.Errorf("%d bytes: got %d, %v", size, len(ans.Body), err)
-
-					return
-				}
-
-				for i, b := range ans.Body {
-					if b != byte(i*7>>3) {
-						t.Errorf("%d bytes: wrong at %d", size, i)
+				for range 5 {
+					call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, int64(size), 10)}
+					if err := c.Do(t.Context(), &call, &ans); err != nil || len(ans.Body) != size {
+						t.Errorf("%d bytes: got %d, %v", size, len(ans.Body), err)
 
 						return
 					}
+
+					for i, b := range ans.Body {
+						if b != byte(i*7>>3) {
+							t.Errorf("%d bytes: wrong at %d", size, i)
+
+							return
+						}
+					}
 				}
-			}
-		})
-	}
+			})
+		}
 
-	wg.Wait()
+		wg.Wait()
 
-	var ans link.Answer
+		var ans link.Answer
 
-	call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, most+link.MaxBody*2, 10)}
-	if err := c.Do(t.Context(), &call, &ans); !errors.Is(err, link.ErrAnswer) {
-		t.Errorf("over the bound: %v", err)
-	}
+		call := link.Call{Method: []byte("POST"), Path: []byte("/"), Body: strconv.AppendInt(nil, most+link.MaxBody*2, 10)}
+		if err := c.Do(t.Context(), &call, &ans); !errors.Is(err, link.ErrAnswer) {
+			t.Errorf("over the bound: %v", err)
+		}
+	})
 }
 
 // TestGarbageEndsOnlyItsConnection sends broken prefaces and frames beside a good client.

@@ -213,7 +213,8 @@ type Instance struct {
 	Network string `json:"network,omitempty"`
 	Address string `json:"address,omitempty"`
 	Scheme  string `json:"scheme,omitempty"` // http | https; empty means http
-	// LinkAddress, when set, is where the instance speaks link: "unix:PATH" or "tcp:HOST:PORT".
+	// LinkAddress, when set, is where the instance speaks link: "unix:PATH", "tcp:HOST:PORT" on the
+	// loopback interface, or "tls:HOST:PORT" where both sides show certificates.
 	LinkAddress string `json:"link_address,omitempty"`
 	// Direct is where callers that skip the gateway reach the instance, DirectGRPC its gRPC door: host:port.
 	Direct       string `json:"direct,omitempty"`

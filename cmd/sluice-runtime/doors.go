@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-gateway/sluice/internal/telemetry"
+	"github.com/sluice-gateway/sluice/internal/tlsconf"
 	"github.com/sluice-gateway/sluice/runtime/repo"
 	"github.com/sluice-gateway/sluice/runtime/serve"
 	"github.com/sluice-gateway/sluice/runtime/serve/rpc"
@@ -20,6 +21,7 @@ import (
 // doors are the open listeners of a worker; those that were not asked for are nil.
 type doors struct {
 	http, link, grpc net.Listener
+	certs            *tlsconf.Source // of http and link; nil if they are in the clear
 	direct           *directDoors
 	ops              *telemetry.Ops
 }
@@ -29,6 +31,10 @@ func (w *worker) open(ctx context.Context, reg *telemetry.Registry) (*doors, err
 	d := &doors{}
 
 	var err error
+	if d.certs, err = w.opt.link.certificates(w.log); err != nil {
+		return nil, err
+	}
+
 	if d.http, err = serve.Listen(ctx, w.opt.listen); err != nil {
 		return nil, fmt.Errorf("start HTTP: %w", err)
 	}
@@ -81,17 +87,23 @@ func (d *doors) close() error {
 // announcement is the ready line.
 type announcement struct {
 	HTTP string `json:"http"`
-	Link string `json:"link,omitempty"`
-	GRPC string `json:"grpc,omitempty"`
-	Ops  string `json:"ops,omitempty"`
+	// Scheme of HTTP: http or https.
+	Scheme string `json:"scheme"`
+	Link   string `json:"link,omitempty"`
+	GRPC   string `json:"grpc,omitempty"`
+	Ops    string `json:"ops,omitempty"`
 	// Direct and DirectGRPC are the doors past the gateway.
 	Direct     string `json:"direct,omitempty"`
 	DirectGRPC string `json:"direct_grpc,omitempty"`
 	PID        int    `json:"pid"`
 }
 
-func (d *doors) addresses() announcement {
-	a := announcement{HTTP: serve.Address(d.http), Link: linkAddress(d.link), PID: os.Getpid()}
+func (d *doors) addresses(httpTLS bool) announcement {
+	a := announcement{HTTP: serve.Address(d.http), Scheme: "http", Link: linkAddress(d.link, d.certs != nil), PID: os.Getpid()}
+
+	if httpTLS {
+		a.Scheme = "https"
+	}
 
 	if d.grpc != nil {
 		a.GRPC = serve.Address(d.grpc)
@@ -143,7 +155,7 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 		return err
 	}
 
-	if err := w.announce(d.addresses()); err != nil {
+	if err := w.announce(d.addresses(w.opt.link.http)); err != nil {
 		return errors.Join(err, d.close())
 	}
 
@@ -155,12 +167,16 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 		defer stopOps() // metrics stay readable while the doors drain
 		defer close(idle)
 
-		return server.Run(gctx, d.http, now)
+		return server.Run(gctx, w.faced(d), now)
 	})
+
+	if d.certs != nil {
+		g.Go(func() error { return d.certs.Run(opsCtx) })
+	}
 
 	if d.link != nil {
 		door := serve.NewLinkServer(f.app, w.opt.grace, w.log)
-		g.Go(func() error { return door.Run(gctx, d.link, idle) })
+		g.Go(func() error { return door.Run(gctx, secured(d.link, d.certs), idle) })
 	}
 
 	if d.grpc != nil {
@@ -181,6 +197,15 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 	g.Go(func() error { return w.load(gctx, models, f.app) })
 
 	return g.Wait() //nolint:wrapcheck // all say what they did
+}
+
+// faced is the listener for HTTP as clients see it.
+func (w *worker) faced(d *doors) net.Listener {
+	if !w.opt.link.http {
+		return d.http
+	}
+
+	return secured(d.http, d.certs)
 }
 
 // health is what the operations listener tells.

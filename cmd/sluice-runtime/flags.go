@@ -15,7 +15,7 @@ type options struct {
 	policies            policies
 	treeSHA256          string
 	listen, grpc, ops   string
-	link                string
+	link                linkOptions
 	direct              directOptions
 	readyFD, parentFD   int
 	drainDelay, grace   time.Duration
@@ -54,7 +54,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.Var(&o.policies, "version-policy", "which versions serve: all, latest:N or specific:V,V; NAME=`policy` for one model (default all; may be repeated)")
 	fs.StringVar(&o.treeSHA256, "tree-sha256", "", "what the package must hash to")
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` for HTTP: host:port or unix:PATH")
-	fs.StringVar(&o.link, "link", "", "`address` for small calls from gateways: host:port, unix:PATH, or unix:DIR/ for a socket named by the pid; empty means none")
+	o.link.flags(fs)
 	fs.StringVar(&o.grpc, "grpc", "", "`address` for gRPC; empty means none")
 	o.direct.flags(fs)
 	fs.StringVar(&o.ops, "ops", "", "`address` for /metrics, /health and /debug/pprof; empty means none")
@@ -97,6 +97,7 @@ func (o *options) check(fs *flag.FlagSet) error {
 	}
 
 	errs = append(errs, o.checkModels()...)
+	errs = append(errs, o.link.check()...)
 
 	if o.drainDelay < 0 {
 		o.drainDelay = 60 * time.Second

@@ -323,6 +323,13 @@ func TestUsage(t *testing.T) {
 		"unknown":  {[]string{"serve", "--pakage", "x"}, exitUsage, "pakage"},
 		"argument": {[]string{"serve", "--package", "x", "--model", "m", "extra"}, exitUsage, `"extra"`},
 		"grace":    {[]string{"serve", "--package", "x", "--model", "m", "--drain-delay", "2m", "--grace", "1m"}, exitUsage, "--grace"},
+		"link":     {[]string{"serve", "--package", "x", "--model", "m", "--link", "0.0.0.0:1"}, exitUsage, "--link 0.0.0.0:1 can be reached from outside"},
+		"any link": {[]string{"serve", "--package", "x", "--model", "m", "--link", ":1"}, exitUsage, "can be reached from outside"},
+		"no link":  {[]string{"serve", "--package", "x", "--model", "m", "--link", "somewhere"}, exitUsage, "neither host:port nor"},
+		"half":     {[]string{"serve", "--package", "x", "--model", "m", "--link", ":1", "--link-cert", "c"}, exitUsage, "belong together"},
+		"unused":   {[]string{"serve", "--package", "x", "--model", "m", "--link-cert", "c", "--link-key", "k", "--link-client-ca", "a"}, exitUsage, "--link-cert needs"},
+		"secure":   {[]string{"serve", "--package", "x", "--model", "m", "--link-http"}, exitUsage, "--link-http needs"},
+		"files":    {[]string{"serve", "--package", digits, "--model", "m", "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--link-cert", "/nonexistent", "--link-key", "k", "--link-client-ca", "a"}, exitFailed, "certificates of the link"},
 		"level":    {[]string{"serve", "--package", "x", "--model", "m", "--log-level", "loud"}, exitUsage, "log-level"},
 	} {
 		var out bytes.Buffer

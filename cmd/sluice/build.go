@@ -25,6 +25,7 @@ import (
 	"github.com/sluice-gateway/sluice/gateway/upstream"
 	"github.com/sluice-gateway/sluice/internal/lifecycle"
 	"github.com/sluice-gateway/sluice/internal/ortlib"
+	"github.com/sluice-gateway/sluice/internal/peer"
 	"github.com/sluice-gateway/sluice/internal/pkgstore"
 	"github.com/sluice-gateway/sluice/internal/procs"
 	"github.com/sluice-gateway/sluice/internal/secretbox"
@@ -75,6 +76,7 @@ type builder struct {
 	doorHooks edge.Hooks // of handler
 	upstream  *upstream.Client
 	packages  *pkgstore.Store
+	peers     *peer.Authority  // of what is between the processes
 	sockets   string           // directory of the workers' sockets and the admin door
 	etcd      *clientv3.Client // nil if it is embedded
 	node      string
@@ -113,7 +115,7 @@ func (b *builder) workers() error {
 	rt := &b.settings.Runtime
 
 	args := []string{
-		"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", "unix:" + b.sockets + "/",
+		"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", rt.link(b.sockets),
 		"--cache-dir", filepath.Join(b.settings.DataDir, "cache", "graphs"),
 	}
 	if b.shared() {
@@ -121,7 +123,7 @@ func (b *builder) workers() error {
 	}
 
 	b.launcher, err = launch.NewLocal(launch.Config{
-		Runtime: binary, RuntimeArgs: args,
+		Runtime: binary, RuntimeArgs: args, ListenHost: rt.Listen, Advertise: rt.Advertise, Certify: rt.certify(b.peers),
 		Direct: rt.Direct.launch(),
 		LogDir: filepath.Join(b.settings.DataDir, "logs"),
 		Env:    []string{ortlib.Env + "=" + library},
@@ -134,7 +136,7 @@ func (b *builder) workers() error {
 
 	b.closers = append(b.closers, func() { b.launcher.Close() }) //nolint:errcheck // what is left was killed
 
-	prober := health.New()
+	prober := health.New(b.peers.ClientCertificate)
 	b.closers = append(b.closers, prober.Close)
 
 	b.runner, err = runner.New(runner.Config{
@@ -190,7 +192,10 @@ func (b *builder) rolloutHooks() runner.Hooks {
 
 // gateway builds the request path, without its doors.
 func (b *builder) gateway() error {
-	client, err := upstream.New(b.settings.Routing.upstream())
+	to := b.settings.Routing.upstream()
+	to.Worker = b.peers.To
+
+	client, err := upstream.New(to)
 	if err != nil {
 		return fmt.Errorf("prepare upstream: %w", err)
 	}

@@ -105,6 +105,11 @@ func (e *etcdSettings) validate() error {
 type runtimeSettings struct {
 	// Binary of sluice-runtime; default: beside this executable.
 	Binary string `yaml:"binary"`
+	// Listen is the address of the interface on which workers serve gateways of other machines, which prove
+	// themselves by certificates made from the key ring. Empty: they serve this machine alone, on Unix sockets.
+	Listen string `yaml:"listen"`
+	// Advertise is the address that gateways are told; default the same. Needed where Listen is 0.0.0.0 or ::.
+	Advertise string `yaml:"advertise"`
 	// DrainDelay is how long a worker keeps serving after SIGTERM before it stops accepting.
 	DrainDelay config.Duration `yaml:"drain_delay"`
 	// Grace is how long a worker may take in all.
@@ -170,6 +175,7 @@ func (s *settings) Validate() error {
 
 	add(s.Runtime.Orphan >= 0, "runtime.orphan", "must not be negative")
 	add(s.Runtime.Grace > s.Runtime.DrainDelay, "runtime.grace", "must be longer than drain_delay")
+	errs = append(errs, config.Prefix("runtime", s.Runtime.validateListen()))
 	errs = append(errs, config.Prefix("runtime.direct", s.Runtime.Direct.validate()))
 
 	for i, d := range s.Deploy {

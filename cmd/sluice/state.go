@@ -113,8 +113,9 @@ func (b *builder) openKeyring() error {
 	}
 
 	b.ring = ring
+	b.peers, err = authority(ring)
 
-	return nil
+	return err
 }
 
 // client connects to an external etcd; it does not wait until that answers.

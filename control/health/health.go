@@ -60,11 +60,14 @@ type Report struct {
 // Prober probes instances.
 type Prober struct{ transport *http.Transport }
 
-// New returns a prober.
-func New() *Prober {
+// New returns a prober. certificate, which may be nil, is what it shows to workers that ask for one.
+func New(certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) *Prober {
 	return &Prober{transport: &http.Transport{
-		DialContext:         dial,
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a probe of our own child; it sends no secret
+		DialContext: dial,
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify:   true, //nolint:gosec // a probe of our own child; it sends no secret
+			GetClientCertificate: certificate,
+		},
 		MaxIdleConnsPerHost: 1,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true,

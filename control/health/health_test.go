@@ -82,7 +82,7 @@ func (e *engine) target(config *spec.PackageConfig) health.Target {
 func watch(t *testing.T, target health.Target) <-chan health.Report {
 	t.Helper()
 
-	p := health.New()
+	p := health.New(nil)
 	reports := make(chan health.Report, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

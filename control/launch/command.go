@@ -22,6 +22,8 @@ const (
 	parentFD = 3
 	readyFD  = 4
 	relayFD  = 4 // of a supervisor
+	pairFD   = 5
+	clientFD = 6
 )
 
 // passedOn are the variables of our own environment that processes get. Everything else,
@@ -118,6 +120,11 @@ func (p *process) workerCommand(ctx context.Context) *exec.Cmd {
 		door := net.JoinHostPort(cfg.Direct.Host, "0")
 		args = append(args, "--direct", door, "--direct-grpc", door)
 		args = append(args, p.directArgs("--direct-")...)
+	}
+
+	if cfg.Certify != nil {
+		pair := "/proc/self/fd/" + strconv.Itoa(pairFD)
+		args = append(args, "--link-cert", pair, "--link-key", pair, "--link-client-ca", "/proc/self/fd/"+strconv.Itoa(clientFD), "--link-http")
 	}
 
 	if m.Package.TreeSHA256 != "" {

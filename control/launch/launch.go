@@ -39,8 +39,12 @@ type Config struct {
 	StartTimeout time.Duration
 	// Env is added to the allow-listed environment of every process, as KEY=VALUE.
 	Env []string
-	// ListenHost is the interface that workers listen on. Default 127.0.0.1.
-	ListenHost string
+	// ListenHost is the interface that workers listen on, Advertise the address that gateways are told of
+	// them. Default 127.0.0.1, and ListenHost.
+	ListenHost, Advertise string
+	// Certify, when set, makes the certificate of an instance with its key, and the authorities that its
+	// clients must come from, all as PEM: a worker then lets in nobody else. Nil means no TLS.
+	Certify func(instance string) (pair, clients []byte, err error)
 	// Packages is where this machine keeps the package with a tree hash. A package that is
 	// not there is looked for where its model says. Nil means always there.
 	Packages func(tree string) string
@@ -87,6 +91,10 @@ func (c *Config) ensureDefaults() error {
 
 	if c.ListenHost == "" {
 		c.ListenHost = "127.0.0.1"
+	}
+
+	if c.Advertise == "" {
+		c.Advertise = c.ListenHost
 	}
 
 	if c.Direct.Host == "" {

@@ -3,6 +3,7 @@ package launch
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -189,6 +190,18 @@ func (p *process) fork(out *output) (ready *os.File, err error) {
 
 		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
 		ready = r
+
+		if p.owner.cfg.Certify != nil {
+			files, err := p.certificates()
+			if err != nil {
+				_ = ready.Close()
+
+				return nil, err
+			}
+			defer closeAll(files) // the process has its own
+
+			cmd.ExtraFiles = append(cmd.ExtraFiles, files...)
+		}
 	}
 
 	p.mu.Lock()
@@ -232,6 +245,8 @@ func (p *process) listen(ready *os.File) <-chan Status {
 
 		st, err := readReady(ready, p.owner.cfg.StartTimeout)
 		if err == nil {
+			p.owner.cfg.reachable(&st)
+
 			ch <- st
 
 			return
@@ -259,6 +274,7 @@ func (p *process) listen(ready *os.File) <-chan Status {
 // readyLine is what a worker writes to its ready descriptor.
 type readyLine struct {
 	HTTP       string `json:"http"`
+	Scheme     string `json:"scheme"`
 	Link       string `json:"link"`
 	Direct     string `json:"direct"`
 	DirectGRPC string `json:"direct_grpc"`
@@ -285,7 +301,7 @@ func readReady(f *os.File, timeout time.Duration) (Status, error) {
 	}
 
 	return Status{
-		Network: "tcp", Address: r.HTTP, Scheme: "http", Link: r.Link, Direct: r.Direct, DirectGRPC: r.DirectGRPC,
+		Network: "tcp", Address: r.HTTP, Scheme: cmp.Or(r.Scheme, "http"), Link: r.Link, Direct: r.Direct, DirectGRPC: r.DirectGRPC,
 	}, nil
 }
 

@@ -339,6 +339,9 @@ func TestUnusableAddressesAreRefused(t *testing.T) {
 		{Network: "udp", Address: "h:1"},
 		{Network: "unix"},
 		{Address: "h:1", Scheme: "gopher"},
+		{Address: "h:1", LinkAddress: "tcp:10.0.0.1:1"}, // in the clear across machines
+		{Address: "h:1", LinkAddress: "tcp:h:1"},
+		{Address: "h:1", LinkAddress: "tls:h:1"}, // without a certificate of our own
 	} {
 		if _, err := cl.Open(&spec.Version{}, in); err == nil {
 			t.Errorf("%+v accepted", in)

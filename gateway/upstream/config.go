@@ -29,6 +29,9 @@ type Config struct {
 	// TLS for instances that speak https. Default: the system's roots; on this machine's
 	// loopback any certificate, because engines there make their own.
 	TLS *tls.Config
+	// Worker is the TLS configuration towards our own worker of an instance, which both sides prove
+	// themselves with. Without it, workers that ask for certificates cannot be reached.
+	Worker func(instance string) *tls.Config
 }
 
 // Defaults returns c with every zero field filled.

@@ -38,8 +38,13 @@ type host struct {
 var errAddress = errors.New("the instance has no usable address")
 
 func newHost(cl *Client, v *spec.Version, in spec.Instance) (*host, error) {
-	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address, link: linkTo(&in)}
+	h := &host{client: cl, network: in.Network, address: in.Address, name: in.Address}
 	h.linked.Store(1)
+
+	var err error
+	if h.link, err = cl.linkTo(&in); err != nil {
+		return nil, err
+	}
 
 	switch in.Network {
 	case "", "tcp", "tcp4", "tcp6":
@@ -64,8 +69,7 @@ func newHost(cl *Client, v *spec.Version, in spec.Instance) (*host, error) {
 	switch in.Scheme {
 	case "", "http", "ws":
 	case "https", "wss":
-		var err error
-		if h.tls, err = cl.tlsFor(h, v, in.Endpoint); err != nil {
+		if h.tls, err = cl.tlsFor(h, v, &in); err != nil {
 			return nil, err
 		}
 	default:
@@ -137,9 +141,14 @@ func (h *host) local() bool {
 		return true
 	}
 
-	ap, err := netip.ParseAddrPort(h.address)
+	return loopback(h.address)
+}
 
-	return err == nil && ap.Addr().IsLoopback()
+// loopback reports whether host:port is on this machine for certain.
+func loopback(address string) bool {
+	ap, err := netip.ParseAddrPort(address)
+
+	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
 // get returns an idle connection that is still good, or makes one.

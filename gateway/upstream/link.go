@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,14 +17,34 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-// linkTo prepares a link to an instance that has one; nil otherwise. Only workers of ours have.
-func linkTo(in *spec.Instance) *link.Client {
+var errLink = errors.New("the instance has no usable link")
+
+// linkTo prepares a link to an instance that has one; nil otherwise. Only workers of ours have. One on
+// another machine proves itself, and lets in nobody who does not.
+func (cl *Client) linkTo(in *spec.Instance) (*link.Client, error) {
 	network, address, ok := strings.Cut(in.LinkAddress, ":")
-	if !ok || address == "" || network != "unix" && network != "tcp" {
-		return nil
+	if !ok || address == "" {
+		return nil, nil //nolint:nilnil // calls go over HTTP
 	}
 
-	return link.NewClient(link.Config{Network: network, Address: address})
+	switch network {
+	case "unix":
+		return link.NewClient(link.Config{Network: "unix", Address: address}), nil
+	case "tcp":
+		if !loopback(address) {
+			return nil, fmt.Errorf("%w: %s is on another machine and without TLS", errLink, in.LinkAddress)
+		}
+
+		return link.NewClient(link.Config{Network: "tcp", Address: address}), nil
+	case "tls":
+		if cl.cfg.Worker == nil {
+			return nil, fmt.Errorf("%w: %s asks for a certificate, and there is none", errLink, in.LinkAddress)
+		}
+
+		return link.NewClient(link.Config{Network: "tcp", Address: address, TLS: cl.cfg.Worker(in.ID)}), nil
+	default:
+		return nil, nil //nolint:nilnil // of a later version: HTTP does as well
+	}
 }
 
 // linkCall is the memory of one call over a link.

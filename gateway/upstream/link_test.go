@@ -27,6 +27,12 @@ func linkServer(t *testing.T, h link.Handler) (*link.Server, string) {
 		t.Fatal(err)
 	}
 
+	return startLink(t, ln, h), "unix:" + path
+}
+
+func startLink(t *testing.T, ln net.Listener, h link.Handler) *link.Server {
+	t.Helper()
+
 	s := link.NewServer(link.ServerConfig{}, h)
 	done := make(chan error, 1)
 
@@ -40,7 +46,7 @@ func linkServer(t *testing.T, h link.Handler) (*link.Server, string) {
 		}
 	})
 
-	return s, "unix:" + path
+	return s
 }
 
 // useLinked puts instances with links into force; each has the HTTP address beside it.

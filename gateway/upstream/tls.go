@@ -12,9 +12,16 @@ import (
 
 var errNoCertificates = errors.New("ca_pem holds no certificate")
 
-// tlsFor is the TLS configuration towards an instance. An external engine is verified unless it is
+// tlsFor is the TLS configuration towards an instance. A worker of ours and the gateway prove themselves to
+// each other. An external engine is verified unless it is
 // told otherwise, a custom one only if its package asks for it: engines make their own certificates.
-func (cl *Client) tlsFor(h *host, v *spec.Version, e *spec.Endpoint) (*tls.Config, error) {
+func (cl *Client) tlsFor(h *host, v *spec.Version, in *spec.Instance) (*tls.Config, error) {
+	e := in.Endpoint
+
+	if v.Engine == spec.EngineONNX && e == nil && cl.cfg.Worker != nil {
+		return cl.cfg.Worker(in.ID), nil
+	}
+
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cl.cfg.TLS != nil {
 		t = cl.cfg.TLS.Clone()

@@ -6,8 +6,10 @@
 package secretbox
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -49,6 +51,7 @@ type Keyring struct {
 type key struct {
 	id   [idSize]byte
 	aead cipher.AEAD
+	raw  []byte // for Derive
 }
 
 // New makes a ring. The first key seals.
@@ -74,7 +77,7 @@ func New(keys ...[]byte) (*Keyring, error) {
 			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
 
-		ring.keys = append(ring.keys, key{id: keyID(raw), aead: aead})
+		ring.keys = append(ring.keys, key{id: keyID(raw), aead: aead, raw: bytes.Clone(raw)})
 	}
 
 	return ring, nil
@@ -184,6 +187,23 @@ func (r *Keyring) Open(sealed []byte, context string) ([]byte, error) {
 // Stale reports whether sealed should be sealed again with the first key.
 func (r *Keyring) Stale(sealed []byte) bool {
 	return len(sealed) < headSize || string(sealed[1:headSize]) != string(r.keys[0].id[:])
+}
+
+// Derive returns a secret for another purpose from each key, in the order of the ring. It tells nothing of
+// the keys, and secrets for different purposes tell nothing of each other.
+func (r *Keyring) Derive(purpose string) ([][]byte, error) {
+	out := make([][]byte, 0, len(r.keys))
+
+	for i := range r.keys {
+		secret, err := hkdf.Key(sha256.New, r.keys[i].raw, nil, "sluice "+purpose, KeySize)
+		if err != nil {
+			return nil, fmt.Errorf("derive a secret for %s: %w", purpose, err)
+		}
+
+		out = append(out, secret)
+	}
+
+	return out, nil
 }
 
 // bound is what the ciphertext is bound to besides itself.

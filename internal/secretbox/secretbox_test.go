@@ -179,3 +179,26 @@ func mustRing(t *testing.T, keys ...[]byte) *secretbox.Keyring {
 
 	return ring
 }
+
+func TestDerivedSecretsFollowFromKeyAndPurpose(t *testing.T) {
+	t.Parallel()
+
+	derive := func(purpose string, keys ...[]byte) [][]byte {
+		out, err := mustRing(t, keys...).Derive(purpose)
+		if err != nil || len(out) != len(keys) {
+			t.Fatalf("%d secrets of %d keys, %v", len(out), len(keys), err)
+		}
+
+		return out
+	}
+
+	two := derive("a", keyOf(1), keyOf(2))
+
+	if again := derive("a", keyOf(2)); !bytes.Equal(again[0], two[1]) || len(again[0]) != 32 {
+		t.Error("the same key and purpose give another secret")
+	}
+
+	if bytes.Equal(two[0], two[1]) || bytes.Equal(two[0], derive("b", keyOf(1))[0]) || bytes.Equal(two[0], keyOf(1)) {
+		t.Error("secrets are alike")
+	}
+}

@@ -17,6 +17,9 @@ type Config struct {
 	MinVersion string `yaml:"min_version"`
 	// ReloadEvery is how often the files are looked at; 0 means 10s.
 	ReloadEvery config.Duration `yaml:"reload_every"`
+	// ClientCA names a PEM file with the authorities that clients must have a certificate of; empty asks for none.
+	// It is for doors between our own processes.
+	ClientCA string `yaml:"-"`
 }
 
 // Files are one certificate chain and its key.

@@ -40,6 +40,7 @@ type certSet struct {
 	first    *tls.Certificate
 	byName   map[string]*tls.Certificate // exact names in lower case
 	wildcard map[string]*tls.Certificate // "*.example.com" as "example.com"
+	clients  *x509.CertPool              // nil asks clients for nothing
 }
 
 // New makes the self-signed certificate if one is needed, and loads all.
@@ -91,10 +92,31 @@ func (s *Source) Reload() error {
 		}
 	}
 
+	if s.cfg.ClientCA != "" {
+		if set.clients, err = loadPool(s.cfg.ClientCA); err != nil {
+			return err
+		}
+	}
+
 	s.set.Store(set)
 	s.stamp = now
 
 	return nil
+}
+
+// loadPool reads the authorities of clients.
+func loadPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("load the authorities of clients: %w", err)
+	}
+
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("load the authorities of clients: %s holds no certificate", file)
+	}
+
+	return pool, nil
 }
 
 func (set *certSet) add(c *tls.Certificate) error {
@@ -150,7 +172,7 @@ func (set *certSet) pick(name string) *tls.Certificate {
 
 // Config returns a configuration that always serves the certificates of the Source.
 func (s *Source) Config() *tls.Config {
-	return &tls.Config{
+	conf := &tls.Config{
 		MinVersion: s.minVersion(),
 		// Of TLS 1.2 only what has forward secrecy and authenticated encryption; TLS 1.3 has nothing else.
 		CipherSuites: []uint16{
@@ -163,6 +185,23 @@ func (s *Source) Config() *tls.Config {
 			return s.set.Load().pick(h.ServerName), nil
 		},
 	}
+
+	if s.cfg.ClientCA == "" {
+		return conf
+	}
+
+	// Tickets would let in clients of an authority that is trusted no longer; without GetConfigForClient
+	// nobody comes in.
+	conf.SessionTicketsDisabled = true
+	conf.ClientAuth, conf.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := conf.Clone()
+		now.GetConfigForClient, now.ClientCAs = nil, s.set.Load().clients
+
+		return now, nil
+	}
+
+	return conf
 }
 
 func (s *Source) minVersion() uint16 {
@@ -258,22 +297,29 @@ func same(a, b []stamp) bool {
 }
 
 func (s *Source) stamps() ([]stamp, error) {
-	out := make([]stamp, 0, 2*len(s.files))
-
 	var errs []error
 
+	names := make([]string, 0, 2*len(s.files)+1)
+	out := make([]stamp, 0, cap(names))
+
 	for _, f := range s.files {
-		for _, name := range []string{f.Cert, f.Key} {
-			// Stat follows links: mounted secrets are replaced by turning one.
-			fi, err := os.Stat(name)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("look at certificate: %w", err))
+		names = append(names, f.Cert, f.Key)
+	}
 
-				continue
-			}
+	if s.cfg.ClientCA != "" {
+		names = append(names, s.cfg.ClientCA)
+	}
 
-			out = append(out, stamp{fi.Size(), fi.ModTime()})
+	for _, name := range names {
+		// Stat follows links: mounted secrets are replaced by turning one.
+		fi, err := os.Stat(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look at certificate: %w", err))
+
+			continue
 		}
+
+		out = append(out, stamp{fi.Size(), fi.ModTime()})
 	}
 
 	return out, errors.Join(errs...)

@@ -307,6 +307,79 @@ func TestChangedFilesAreServedWithoutRestart(t *testing.T) {
 	}
 }
 
+func TestClientsNeedACertificateOfTheAuthorityThatIsOnDiskNow(t *testing.T) {
+	t.Parallel()
+
+	dir := t.TempDir()
+	server := writePair(t, dir, "server", time.Hour, "a.test")
+	one, two := writePair(t, dir, "one", time.Hour, "one"), writePair(t, dir, "two", time.Hour, "two")
+
+	ca := filepath.Join(dir, "ca")
+	trust := func(cert string) {
+		data, err := os.ReadFile(cert)
+		if err == nil {
+			err = os.WriteFile(ca, data, 0o600)
+		}
+
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	trust(one.Cert)
+
+	s, err := tlsconf.New(tlsconf.Config{Certificates: []tlsconf.Files{server}, ClientCA: ca}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	conf := s.Config() // as a listener keeps it
+
+	enters := func(files ...tlsconf.Files) bool {
+		client := &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12} // where a refusal ends the handshake
+
+		for _, f := range files {
+			cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+		}
+
+		_, err := handshake(t, conf, client)
+
+		return err == nil
+	}
+
+	if !enters(one) || enters(two) || enters() {
+		t.Errorf("one enters: %t, two: %t, nobody: %t", enters(one), enters(two), enters())
+	}
+
+	trust(two.Cert)
+
+	if err := s.Reload(); err != nil {
+		t.Fatal(err)
+	}
+
+	if enters(one) || !enters(two) || enters() {
+		t.Errorf("after a change one enters: %t, two: %t, nobody: %t", enters(one), enters(two), enters())
+	}
+
+	// What cannot be loaded changes nothing.
+	if err := os.WriteFile(ca, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := s.Reload(); err == nil || !enters(two) || enters(one) {
+		t.Errorf("a broken authority: %v, two enters: %t", err, enters(two))
+	}
+
+	if _, err := tlsconf.New(tlsconf.Config{Certificates: []tlsconf.Files{server}, ClientCA: ca}, quiet()); err == nil {
+		t.Error("a broken authority is taken at the start")
+	}
+}
+
 func TestExpiredAndMissingCertificatesAreRefused(t *testing.T) {
 	t.Parallel()
 

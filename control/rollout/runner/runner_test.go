@@ -45,7 +45,7 @@ func newControl(t *testing.T, st *store.Store, node string) *control {
 		t.Fatal(err)
 	}
 
-	prober := health.New()
+	prober := health.New(nil)
 	cfg := runner.Config{
 		Node:       node,
 		DrainDelay: time.Millisecond,
