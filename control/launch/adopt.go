@@ -245,8 +245,13 @@ func (a *adopted) run() {
 
 	a.mu.Lock()
 	exit := &Exit{Code: -1, Requested: a.requested, Forced: a.forced, Reason: "it has ended", Adopted: true}
+	left := a.left
 	a.ended = true
 	a.mu.Unlock()
+
+	if left { // and ended before that was noticed here
+		return
+	}
 
 	a.owner.drop(a)
 	a.task.Notify(Status{ID: a.task.ID, Phase: PhaseEnded, Exit: exit})
