@@ -21,14 +21,18 @@ type gated struct {
 
 // gate puts sess behind the worker's cores, unless it computes elsewhere.
 func (r *Repo) gate(sess engine.Session, ls *engine.LoadSpec) engine.Session {
-	switch sess.Provider() {
-	case "cuda", "tensorrt", "webgpu":
+	if accelerated(sess.Provider()) {
 		return sess
-	default:
-		threads := max(1, ls.IntraOpThreads) * max(1, ls.InterOpThreads)
-
-		return &gated{Session: sess, cores: r.cores, threads: int64(min(threads, r.cfg.Cores))}
 	}
+
+	threads := max(1, ls.IntraOpThreads) * max(1, ls.InterOpThreads)
+
+	return &gated{Session: sess, cores: r.cores, threads: int64(min(threads, r.cfg.Cores))}
+}
+
+// accelerated tells the providers that compute on a GPU. OpenVINO is asked for the processor.
+func accelerated(provider string) bool {
+	return provider == "cuda" || provider == "tensorrt" || provider == "webgpu"
 }
 
 // Run implements engine.Session.

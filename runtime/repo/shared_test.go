@@ -176,3 +176,37 @@ func TestWithoutACacheTheGraphIsMadeAtEveryLoad(t *testing.T) {
 		t.Errorf("keeps it at %q", got)
 	}
 }
+
+func TestMetaTellsWhereAModelRuns(t *testing.T) {
+	t.Parallel()
+
+	for name, tc := range map[string]struct {
+		provider, config string
+		gpus             []int
+		executors        int
+	}{
+		"the default":        {"", "", nil, 1},
+		"the processor":      {"cpu", `{"serving":{"instances":9,"execution":{"device_id":2}}}`, nil, 2},
+		"OpenVINO":           {"openvino", `{"serving":{"execution":{"provider":"openvino"}}}`, nil, 1},
+		"a GPU":              {"cuda", `{"serving":{"instances":2,"execution":{"provider":"cuda","device_id":3}}}`, []int{3}, 2},
+		"TensorRT":           {"tensorrt", `{"serving":{"execution":{"provider":"tensorrt"}}}`, []int{0}, 1},
+		"WebGPU, by default": {"webgpu", "", []int{0}, 1},
+		"fell back":          {"cpu", `{"serving":{"execution":{"provider":"cuda","device_id":3}}}`, nil, 1},
+	} {
+		m := enginetest.Echo(1)
+		m.Provider = tc.provider
+		r := start(t, repo.Config{Cores: 2}, fake(m), repo.Hooks{})
+		add(t, r, "m", "1", pkg(t, tc.config))
+
+		h, err := r.Acquire("m", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if m := h.Meta(); !slices.Equal(m.GPUs, tc.gpus) || m.Executors != tc.executors || m.File != "model.onnx" {
+			t.Errorf("%s: devices %v, %d executors, %s", name, m.GPUs, m.Executors, m.File)
+		}
+
+		h.Release()
+	}
+}

@@ -57,7 +57,13 @@ type Meta struct {
 	Labels       []string
 	Dir          string
 	Platform     string
-	Provider     string
+	// File of the model in Dir.
+	File     string
+	Provider string
+	// GPUs are the devices that the model computes on; none means the processor.
+	GPUs []int
+	// Executors run batches side by side.
+	Executors int
 	// LoadedAt is when it became ready.
 	LoadedAt time.Time
 }

@@ -64,16 +64,31 @@ func (r *Repo) warmed(ctx context.Context, src Source, p *pack, sess engine.Sess
 		}
 	}
 
-	meta := &Meta{
-		Name: src.Name, Version: src.Version, Inputs: sess.Inputs(), Outputs: sess.Outputs(),
-		Config: p.config, Labels: p.labels, Dir: p.dir, Platform: "onnxruntime_onnx", Provider: sess.Provider(),
-		LoadedAt: time.Now(),
-	}
+	meta := metaOf(src, p, sess)
+	meta.Executors = instances
+
 	if w.size > 1 {
 		meta.Batchable, meta.MaxBatchSize = true, w.size
 	}
 
 	return newLoaded(meta, sess, b), nil
+}
+
+func metaOf(src Source, p *pack, sess engine.Session) *Meta {
+	m := &Meta{
+		Name: src.Name, Version: src.Version, Inputs: sess.Inputs(), Outputs: sess.Outputs(),
+		Config: p.config, Labels: p.labels, Dir: p.dir, File: p.model, Platform: "onnxruntime_onnx", Provider: sess.Provider(),
+		LoadedAt: time.Now(),
+	}
+
+	if accelerated(m.Provider) {
+		m.GPUs = []int{0}
+		if e := p.config.Serving.Execution; e != nil {
+			m.GPUs[0] = e.DeviceID
+		}
+	}
+
+	return m
 }
 
 func (r *Repo) batchHooks(src Source) batch.Hooks {

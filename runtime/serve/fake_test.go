@@ -120,7 +120,7 @@ func echo(meta *repo.Meta) func(context.Context, *batch.Request) ([]engine.Tenso
 }
 
 func echoModel(name string, batchable bool, infos ...engine.Info) *fakeModel {
-	meta := &repo.Meta{Name: name, Version: "1", Inputs: infos, Batchable: batchable, MaxBatchSize: 8}
+	meta := &repo.Meta{Name: name, Version: "1", Inputs: infos, Batchable: batchable, MaxBatchSize: 8, File: "net.onnx", Executors: 2, Provider: "openvino"}
 	for _, in := range infos {
 		in.Name = "OUT_" + in.Name
 		meta.Outputs = append(meta.Outputs, in)
@@ -181,6 +181,8 @@ func start(t *testing.T, cfg serve.ServerConfig) *world {
 	pair := echoModel("pair", true,
 		engine.Info{Name: "INPUT0", Type: engine.Int32, Shape: []int64{-1, 4}},
 		engine.Info{Name: "INPUT1", Type: engine.Int32, Shape: []int64{-1, 4}})
+	pair.meta.Provider, pair.meta.GPUs = "cuda", []int{1}
+
 	one := echoModel("one", false, engine.Info{Name: "x", Type: engine.FP32, Shape: []int64{-1}})
 	text := echoModel("text", true, engine.Info{Name: "s", Type: engine.Bytes, Shape: []int64{-1, 1}})
 	half := echoModel("half", false, engine.Info{Name: "h", Type: engine.FP16, Shape: []int64{2}})

@@ -41,7 +41,7 @@ func (a *App) v2(x *Exchange) error {
 	}
 
 	if name := extension(path); name != "" {
-		return notOffered(name)
+		return NotOffered(name)
 	}
 
 	rest, ok := bytes.CutPrefix(path, []byte("/models/"))
@@ -66,9 +66,9 @@ func (a *App) v2(x *Exchange) error {
 	case "stats":
 		return a.stats(x, r.model, r.version)
 	case "trace/setting":
-		return notOffered("trace")
+		return NotOffered("trace")
 	case "generate", "generate_stream":
-		return notOffered("generate")
+		return NotOffered("generate")
 	default:
 		return notFound()
 	}
@@ -92,7 +92,8 @@ func extension(path []byte) string {
 	}
 }
 
-func notOffered(extension string) error {
+// NotOffered refuses a call of an extension of the protocol.
+func NotOffered(extension string) error {
 	return fault.New(fault.NotImplemented, "the %s extension is not supported by this server", extension)
 }
 

@@ -16,6 +16,7 @@ type configGroup struct {
 	Name  string `json:"name"`
 	Kind  string `json:"kind"`
 	Count int    `json:"count"`
+	GPUs  []int  `json:"gpus"`
 }
 
 type configBatching struct {
@@ -60,18 +61,14 @@ func configOf(meta *repo.Meta) modelConfig {
 	}
 
 	c := modelConfig{
-		Name: meta.Name, Platform: Platform(meta), Backend: "onnxruntime", File: serving.ModelFile,
+		Name: meta.Name, Platform: Platform(meta), Backend: "onnxruntime", File: meta.File,
 		Input: configTensors(meta, meta.Inputs), Output: configTensors(meta, meta.Outputs),
-		Groups:     []configGroup{{Name: meta.Name, Kind: "KIND_CPU", Count: max(1, serving.Instances)}},
+		Groups:     []configGroup{{Name: meta.Name, Kind: "KIND_CPU", Count: meta.Executors, GPUs: []int{}}},
 		Parameters: map[string]any{"provider": map[string]string{"string_value": meta.Provider}},
 	}
 
-	if c.File == "" {
-		c.File = "model.onnx"
-	}
-
-	if meta.Provider != "" && meta.Provider != "cpu" {
-		c.Groups[0].Kind = "KIND_GPU"
+	if len(meta.GPUs) > 0 {
+		c.Groups[0].Kind, c.Groups[0].GPUs = "KIND_GPU", meta.GPUs
 	}
 
 	if meta.Batchable {

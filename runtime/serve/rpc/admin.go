@@ -89,19 +89,16 @@ func config(meta *repo.Meta) *pb.ModelConfig {
 		serving = &spec.Serving{}
 	}
 
-	group := &pb.ModelInstanceGroup{Name: meta.Name, Count: int32(max(1, serving.Instances)), Kind: pb.ModelInstanceGroup_KIND_CPU}
-	if meta.Provider != "" && meta.Provider != "cpu" {
+	group := &pb.ModelInstanceGroup{Name: meta.Name, Count: int32(meta.Executors), Kind: pb.ModelInstanceGroup_KIND_CPU}
+	for _, id := range meta.GPUs {
 		group.Kind = pb.ModelInstanceGroup_KIND_GPU
+		group.Gpus = append(group.Gpus, int32(id))
 	}
 
 	c := &pb.ModelConfig{
-		Name: meta.Name, Platform: serve.Platform(meta), Backend: "onnxruntime", DefaultModelFilename: serving.ModelFile,
+		Name: meta.Name, Platform: serve.Platform(meta), Backend: "onnxruntime", DefaultModelFilename: meta.File,
 		InstanceGroup: []*pb.ModelInstanceGroup{group},
 		Parameters:    map[string]*pb.ModelParameter{"provider": {StringValue: meta.Provider}},
-	}
-
-	if c.GetDefaultModelFilename() == "" {
-		c.DefaultModelFilename = "model.onnx"
 	}
 
 	for i := range meta.Inputs {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func (m *models) Acquire(name, version string) (serve.Model, error) {
 	}
 
 	return &echo{owner: m, meta: &repo.Meta{
-		Name: name, Version: "1", Batchable: true, MaxBatchSize: 4,
+		Name: name, Version: "1", Batchable: true, MaxBatchSize: 4, File: "net.onnx", Executors: 2, Provider: "tensorrt", GPUs: []int{3},
 		Config:  spec.PackageConfig{Serving: &spec.Serving{Batching: &spec.Batching{PriorityLevels: 2}}},
 		Inputs:  []engine.Info{{Name: "x", Type: t, Shape: []int64{-1, 2}}},
 		Outputs: []engine.Info{{Name: "y", Type: t, Shape: []int64{-1, 2}}},
@@ -458,6 +459,9 @@ func TestAdministration(t *testing.T) {
 	if r, err := w.client.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "echo_BYTES"}); err != nil || r.GetConfig().GetMaxBatchSize() != 4 ||
 		r.GetConfig().GetInput()[0].GetDataType() != pb.DataType_TYPE_STRING || r.GetConfig().GetDynamicBatching() == nil {
 		t.Error(r, err)
+	} else if g := r.GetConfig().GetInstanceGroup()[0]; g.GetKind() != pb.ModelInstanceGroup_KIND_GPU || !slices.Equal(g.GetGpus(), []int32{3}) ||
+		g.GetCount() != 2 || r.GetConfig().GetDefaultModelFilename() != "net.onnx" || r.GetConfig().GetParameters()["provider"].GetStringValue() != "tensorrt" {
+		t.Error(r)
 	}
 
 	if r, err := w.client.ModelStatistics(ctx, &pb.ModelStatisticsRequest{}); err != nil || len(r.GetModelStats()) != 1 || r.GetModelStats()[0].GetInferenceCount() != 5 {
@@ -475,11 +479,53 @@ func TestAdministration(t *testing.T) {
 	if _, err := w.client.RepositoryModelUnload(ctx, &pb.RepositoryModelUnloadRequest{RepositoryName: "disk"}); status.Code(err) != codes.Unimplemented {
 		t.Error(err)
 	}
+}
 
-	if _, err := w.client.CudaSharedMemoryRegister(ctx, &pb.CudaSharedMemoryRegisterRequest{}); status.Code(err) != codes.Unimplemented {
+func TestExtensionsThatAreNotOfferedAreRefusedByName(t *testing.T) {
+	t.Parallel()
+
+	w := start(t)
+	ctx := t.Context()
+
+	for i, call := range []struct {
+		name string
+		err  error
+	}{
+		{"system shared memory", second(w.client.SystemSharedMemoryStatus(ctx, &pb.SystemSharedMemoryStatusRequest{}))},
+		{"system shared memory", second(w.client.SystemSharedMemoryRegister(ctx, &pb.SystemSharedMemoryRegisterRequest{Name: "r", Key: "/k", ByteSize: 8}))},
+		{"system shared memory", second(w.client.SystemSharedMemoryUnregister(ctx, &pb.SystemSharedMemoryUnregisterRequest{}))},
+		{"CUDA shared memory", second(w.client.CudaSharedMemoryStatus(ctx, &pb.CudaSharedMemoryStatusRequest{}))},
+		{"CUDA shared memory", second(w.client.CudaSharedMemoryRegister(ctx, &pb.CudaSharedMemoryRegisterRequest{}))},
+		{"CUDA shared memory", second(w.client.CudaSharedMemoryUnregister(ctx, &pb.CudaSharedMemoryUnregisterRequest{}))},
+		{"trace", second(w.client.TraceSetting(ctx, &pb.TraceSettingRequest{}))},
+		{"logging", second(w.client.LogSettings(ctx, &pb.LogSettingsRequest{}))},
+	} {
+		st := status.Convert(call.err)
+		if want := "the " + call.name + " extension is not supported by this server"; st.Code() != codes.Unimplemented || st.Message() != want {
+			t.Errorf("call %d: %v, want %q", i, call.err, want)
+		}
+	}
+
+	// A tensor in shared memory belongs to the extension as well; it must not be taken for one that was left out.
+	req := input("FP32", []int64{1, 2}, nil)
+	req.Inputs[0].Parameters = map[string]*pb.InferParameter{
+		"shared_memory_region":    {ParameterChoice: &pb.InferParameter_StringParam{StringParam: "r"}},
+		"shared_memory_byte_size": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 8}},
+	}
+
+	if _, err := w.client.ModelInfer(ctx, req); !strings.Contains(status.Convert(err).Message(), "shared memory") {
+		t.Error(err)
+	}
+
+	out := input("FP32", []int64{1, 2}, &pb.InferTensorContents{Fp32Contents: []float32{1, 2}})
+	out.Outputs = []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: "y", Parameters: req.GetInputs()[0].GetParameters()}}
+
+	if _, err := w.client.ModelInfer(ctx, out); !strings.Contains(status.Convert(err).Message(), "shared memory") {
 		t.Error(err)
 	}
 }
+
+func second[T any](_ T, err error) error { return err }
 
 func TestHealthAndReflection(t *testing.T) {
 	t.Parallel()
