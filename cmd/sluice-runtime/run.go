@@ -123,8 +123,10 @@ func (w *worker) serve(ctx context.Context) error {
 	ctx, now, stopSignals := signals(ctx)
 	defer stopSignals()
 
+	var slow slowRuns
+
 	if !procs.Chosen() {
-		stop := govern(ctx, w.log)
+		stop := govern(ctx, &slow, w.log)
 		defer stop()
 	}
 
@@ -134,7 +136,7 @@ func (w *worker) serve(ctx context.Context) error {
 
 	models, err := repo.New(repo.Config{
 		CacheDir: w.opt.cacheDir, CacheBytes: w.opt.cacheBytes, Policy: w.opt.policies.all, Policies: w.opt.policies.models,
-	}, eng, metrics.Repo(), w.plain)
+	}, eng, slow.watch(metrics.Repo()), w.plain)
 	if err != nil {
 		return fmt.Errorf("build the repository: %w", err)
 	}
@@ -153,14 +155,14 @@ func (w *worker) serve(ctx context.Context) error {
 
 // govern starts what gives Go's scheduler its slots. A model that computes holds one for up to 10 ms:
 // slots to spare keep deadlines and connections on time, and the executors bound how many cores compute.
-func govern(ctx context.Context, log *slog.Logger) (stop func()) {
+func govern(ctx context.Context, slow *slowRuns, log *slog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 
 	go func() {
 		defer close(done)
 
-		if err := procs.New(procs.Config{Most: 2 * repo.Cores()}).Run(ctx); err != nil {
+		if err := procs.New(procs.Config{Most: 2 * repo.Cores(), Least: slow.slots}).Run(ctx); err != nil {
 			log.Error("the scheduler is not governed", slog.Any("error", err))
 		}
 	}()

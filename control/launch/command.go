@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sluice-gateway/sluice/internal/procs"
 	"github.com/sluice-gateway/sluice/spec"
 )
 
@@ -83,6 +84,10 @@ func (p *process) environment() (env, refused []string) {
 
 			env = append(env, key+"="+value)
 		}
+	}
+
+	if worker {
+		env = append(env, procs.Wakeful)
 	}
 
 	env = append(env, instanceEnv+"="+p.task.ID, "SLUICE_MODEL="+p.task.Model.Name,

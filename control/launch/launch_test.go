@@ -232,7 +232,7 @@ func TestEnvironmentHoldsNoSecretOfOurs(t *testing.T) {
 	ch := make(chan launch.Status, 4)
 	task := launch.Task{
 		ID: "a", ServiceID: "svc", Model: workerModel(packageDir(t, "")), Notify: func(s launch.Status) { ch <- s },
-		Envs: map[string]string{"MODE": "fast", "LD_PRELOAD": "/evil.so", "ONNXRUNTIME_LIB": "/evil.so", "A=B": "x"},
+		Envs: map[string]string{"MODE": "fast", "LD_PRELOAD": "/evil.so", "ONNXRUNTIME_LIB": "/evil.so", "GODEBUG": "evil=1", "A=B": "x"},
 	}
 
 	if err := l.Start(task); err != nil {
@@ -248,7 +248,7 @@ func TestEnvironmentHoldsNoSecretOfOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, want := range []string{"MODE=fast", "ONNXRUNTIME_LIB=/lib/ort.so", "SLUICE_INSTANCE=a"} {
+	for _, want := range []string{"MODE=fast", "ONNXRUNTIME_LIB=/lib/ort.so", "SLUICE_INSTANCE=a", "GODEBUG=schedtrace="} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("environment lacks %s", want)
 		}

@@ -17,6 +17,8 @@ type Config struct {
 	Every time.Duration
 	// Calm is how long less must have been enough before there are fewer slots; default 1 s.
 	Calm time.Duration
+	// Least, when set, tells before each look how many slots there have to be at least.
+	Least func() int
 }
 
 // Governor follows the load. There is one in a process.
@@ -53,8 +55,19 @@ func New(cfg Config) *Governor {
 		cfg.Calm = time.Second
 	}
 
+	if cfg.Least == nil {
+		cfg.Least = func() int { return 1 }
+	}
+
 	return &Governor{cfg: cfg, set: func(n int) { runtime.GOMAXPROCS(n) }, see: newMeter().sample}
 }
+
+// Wakeful is what the environment of a process of ours has to hold for Go's monitor thread to stay awake.
+// It goes to sleep when the process has nothing to do, and every system call that may block, as all calls of
+// C are for Go, has to wake it again: for a model of a few microseconds that is more work than the model, and
+// it disturbs the other processors. The scheduler's trace, asked for once in 24 days, keeps it awake; it then
+// looks every 10 ms whether a call blocks a slot that others need. See docs/adr/0034-monitor-thread.md.
+const Wakeful = "GODEBUG=schedtrace=2147483647"
 
 // Chosen reports that the number of slots was chosen by hand, in GOMAXPROCS.
 func Chosen() bool { return os.Getenv("GOMAXPROCS") != "" }
@@ -85,7 +98,7 @@ func (g *Governor) Run(ctx context.Context) error {
 func (g *Governor) step() {
 	load, late, span := g.use.since(g.see())
 
-	want := min(wanted(load, g.slots), g.cfg.Most)
+	want := min(max(wanted(load, g.slots), g.cfg.Least()), g.cfg.Most)
 	if late {
 		want = min(max(want, g.slots+1), g.cfg.Most)
 	}

@@ -3,6 +3,7 @@ package procs
 import (
 	"context"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,10 +56,16 @@ func TestGovernor(t *testing.T) {
 		{"goroutines wait", 4, 1, 0.5, 30, 1, 2},
 		{"they go on waiting", 4, 1, 0.5, 30, 9, 4},
 		{"few wait", 4, 1, 0.5, 4, 9, 1},
+		{"not under the least", 4, 4, 0.1, 0, 50, 2},
+		{"up to the least at once", 4, 1, 0.1, 0, 1, 2},
 	} {
 		b := &bench{load: tc.load, late: tc.late}
 		g := b.governor(tc.most)
 		g.slots = tc.slots
+
+		if strings.Contains(tc.name, "the least") {
+			g.cfg.Least = func() int { return 2 }
+		}
 
 		for range tc.looks {
 			g.step()
