@@ -1,0 +1,92 @@
+package system_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBackupOfAnExternalEtcd backs up what a control process keeps in an etcd beside it, while that runs and
+// when it is gone, and serves the same from a data directory of its own.
+func TestBackupOfAnExternalEtcd(t *testing.T) {
+	t.Parallel()
+
+	endpoint, _ := etcd(t)
+	dir := t.TempDir()
+	keyring, config := filepath.Join(dir, "keyring"), filepath.Join(dir, "control.yaml")
+
+	seed := start(t, filepath.Join(dir, "seed"), quickStop)
+	if code := seed.stop(30 * time.Second); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+
+	key, err := os.ReadFile(filepath.Join(seed.data, "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.WriteFile(keyring, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	shared := fmt.Sprintf("keyring: %s\netcd: {endpoints: [%q], prefix: /elsewhere/}\n", keyring, endpoint)
+	control := startAs(t, "control", filepath.Join(dir, "control"), shared+quickStop)
+	killWorkersOf(t, dir)
+	control.login()
+
+	if err := os.WriteFile(config, []byte(fmt.Sprintf("data_dir: %s\n", control.data)+shared), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	model, status := control.model("digits", "1.0.0", digitsDir(t))
+	if status != "published" {
+		t.Fatalf("model is %s", status)
+	}
+
+	service := control.deploy("digits", model, 1, nil)
+	control.waitStatus(service, "running", 30*time.Second)
+
+	online, offline := filepath.Join(dir, "online.tar.gz"), filepath.Join(dir, "offline.tar.gz")
+	control.backup(t, config, online)
+
+	if code := control.stop(30 * time.Second); code != 0 {
+		t.Errorf("control: exit code %d", code)
+	}
+
+	control.backup(t, config, offline)
+
+	for name, archive := range map[string]string{"online": online, "offline": offline} {
+		data := filepath.Join(dir, "restored", name)
+
+		code, out := tool(t, "restore", "--from", archive, "--data", data, "--keyring", keyring)
+		if code != 0 || !strings.Contains(out, "1 models") {
+			t.Fatalf("%s: restore: %d %s", name, code, out)
+		}
+
+		copyBootstrap(t, control, data)
+
+		again := start(t, data, quickStop)
+		again.token = control.token
+		again.waitStatus(service, "running", 30*time.Second)
+
+		if label, err := again.predictDigit(again.EdgeTLS, service, 4); err != nil || label != "4" {
+			t.Errorf("%s: with the token of before: %q, %v", name, label, err)
+		}
+
+		if code := again.stop(30 * time.Second); code != 0 {
+			t.Errorf("%s: exit code %d", name, code)
+		}
+	}
+}
+
+// backup takes one as an operator does who has the configuration of the control process.
+func (s *sluice) backup(t *testing.T, config, output string) {
+	t.Helper()
+
+	if code, out := tool(t, "backup", "--config", config, "--output", output); code != 0 || !strings.Contains(out, "1 models") {
+		t.Fatalf("backup: %d %s", code, out)
+	}
+}
