@@ -118,8 +118,10 @@ func (b *builder) workers() error {
 		"--drain-delay", rt.DrainDelay.D().String(), "--grace", rt.Grace.D().String(), "--link", rt.link(b.sockets),
 		"--cache-dir", filepath.Join(b.settings.DataDir, "cache", "graphs"),
 	}
+	orphan := time.Duration(0)
 	if b.shared() {
-		args = append(args, "--orphan", rt.Orphan.D().String())
+		orphan = rt.Orphan.D()
+		args = append(args, "--orphan", orphan.String())
 	}
 
 	b.launcher, err = launch.NewLocal(launch.Config{
@@ -129,6 +131,7 @@ func (b *builder) workers() error {
 		Env:    []string{ortlib.Env + "=" + library},
 		// The state may come from a data directory with another name.
 		Packages: b.packages.Path,
+		Orphan:   orphan, OrphanGrace: rt.Grace.D(),
 	}, b.log)
 	if err != nil {
 		return fmt.Errorf("prepare workers: %w", err)

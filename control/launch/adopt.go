@@ -1,17 +1,12 @@
 package launch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sluice-gateway/sluice/spec"
 )
 
 // ErrNotThere means that the process to adopt does not exist any more, or cannot be adopted.
@@ -29,36 +24,54 @@ const lookAfter = 2 * time.Second
 // instanceEnv names the variable that tells a process which instance it is.
 const instanceEnv = "SLUICE_INSTANCE"
 
-// Adopt takes over the worker with pid that another launcher of this machine started for the
-// instance of t and left. It hears of its end only.
-func (l *Local) Adopt(t Task, pid int) error {
-	if t.Model.Engine() != spec.EngineONNX {
-		return ErrNotThere // its supervisor ends with the launcher
+// Keep lets the process of an instance outlive this one, for another launcher to adopt. It is for
+// an instance that is recorded: one that nobody finds would stay in vain.
+func (l *Local) Keep(id string) {
+	if p, ok := l.find(id).(*process); ok {
+		p.keep()
 	}
+}
 
+// Adopt takes over the process with pid that another launcher of this machine started for the
+// instance of t and left. It hears of its end only. The status holds what a probe needs to know.
+func (l *Local) Adopt(t Task, pid int) (Status, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return fmt.Errorf("adopt %s: %w: %w", t.ID, ErrNotThere, err)
-	}
-
-	// The descriptor stands for the process that has the number now: is it the one?
-	if !isInstance(pid, t.ID) {
-		_ = unix.Close(fd)
-
-		return fmt.Errorf("adopt %s: %w", t.ID, ErrNotThere)
-	}
-
-	l.mu.Lock()
-	defer l.mu.Unlock()
-
-	if l.closed || l.procs[t.ID] != nil {
-		_ = unix.Close(fd)
-
-		return fmt.Errorf("adopt %s: %w", t.ID, ErrClosed)
+		return Status{}, fmt.Errorf("adopt %s: %w: %w", t.ID, ErrNotThere, err)
 	}
 
 	a := &adopted{owner: l, task: t, number: pid, fd: fd, changed: make(chan struct{}, 1), finished: make(chan struct{})}
-	l.procs[t.ID] = a
+
+	// The descriptor stands for the process that has the number now: is it the one?
+	st, err := a.identify()
+	if err == nil {
+		err = l.admit(a)
+	}
+
+	if err != nil {
+		_ = unix.Close(fd)
+
+		return Status{}, fmt.Errorf("adopt %s: %w", t.ID, err)
+	}
+
+	return st, nil
+}
+
+func (l *Local) admit(a *adopted) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if l.closed || l.procs[a.task.ID] != nil {
+		return ErrClosed
+	}
+
+	l.procs[a.task.ID] = a
+	l.cpus.occupy(a.cpus)
+
+	if a.port > 0 {
+		l.ports[a.port] = struct{}{}
+	}
+
 	l.wg.Go(a.run)
 
 	return nil
@@ -74,15 +87,15 @@ func (l *Local) Release(grace time.Duration) {
 	for id, h := range l.procs {
 		switch p := h.(type) {
 		case *process:
-			if p.task.Model.Engine() != spec.EngineONNX {
+			if !p.leave() {
 				rest = append(rest, h)
 
 				continue
 			}
-
-			p.mute()
 		case *adopted:
 			p.leave()
+			delete(l.ports, p.port)
+			l.cpus.give(p.cpus)
 		}
 
 		delete(l.procs, id)
@@ -103,30 +116,15 @@ func (l *Local) Released() bool {
 	return l.released
 }
 
-// isInstance tells whether the process runs that instance.
-func isInstance(pid int, id string) bool {
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	if err != nil {
-		return false
-	}
-
-	want := []byte(instanceEnv + "=" + id)
-
-	for v := range bytes.SplitSeq(env, []byte{0}) {
-		if bytes.Equal(v, want) {
-			return true
-		}
-	}
-
-	return false
-}
-
-// adopted is a worker that another process started.
+// adopted is a worker, or the supervisor of an engine, that another process started.
 type adopted struct {
 	owner    *Local
 	task     Task
 	number   int
-	fd       int // stands for the process, dead or alive; closed by run
+	port     int    // that an engine was told to use
+	cpus     []int  // that it is bound to
+	log      string // file that its supervisor writes
+	fd       int    // stands for the process, dead or alive; closed by run
 	changed  chan struct{}
 	finished chan struct{}
 
@@ -134,8 +132,11 @@ type adopted struct {
 	requested bool
 	forced    bool
 	left      bool
+	listens   bool      // to our signals, which would kill it before
+	drain     bool      // it is to be told that it shall drain
 	end       time.Time // when it is killed
 	ended     bool
+	noted     string // our own remark on its end
 }
 
 func (a *adopted) pid() int {
@@ -168,10 +169,7 @@ func (a *adopted) stop(grace time.Duration) {
 
 	a.end, a.requested = end, true
 
-	if grace > 0 {
-		a.signal(sigDrain)
-	}
-
+	a.drain = a.drain || grace > 0
 	a.wake()
 }
 
@@ -223,10 +221,18 @@ func (a *adopted) run() {
 			a.signal(unix.SIGKILL)
 		}
 
-		if now.Sub(told) >= lookAfter {
-			told = now
+		if a.listens = a.listens || a.catches(sigLookedAfter, sigDrain); a.listens {
+			if now.Sub(told) >= lookAfter {
+				told = now
 
-			a.signal(sigLookedAfter)
+				a.signal(sigLookedAfter)
+			}
+
+			if a.drain {
+				a.drain = false
+
+				a.signal(sigDrain)
+			}
 		}
 
 		a.mu.Unlock()
@@ -243,8 +249,16 @@ func (a *adopted) run() {
 		}
 	}
 
+	a.endGroup()
+
+	reason := a.lastWords()
+
 	a.mu.Lock()
-	exit := &Exit{Code: -1, Requested: a.requested, Forced: a.forced, Reason: "it has ended", Adopted: true}
+	if a.noted != "" {
+		reason = a.noted
+	}
+
+	exit := &Exit{Code: -1, Requested: a.requested, Forced: a.forced, Reason: reason, Adopted: true}
 	left := a.left
 	a.ended = true
 	a.mu.Unlock()
@@ -267,9 +281,24 @@ func (a *adopted) gone() bool {
 
 func (a *adopted) measure() {
 	all, err := a.owner.Usage()
-	if err == nil && all[a.task.ID].MemoryBytes > a.task.MemoryLimit {
-		a.stop(0)
+	if err != nil {
+		return // tried again
 	}
+
+	used := all[a.task.ID].MemoryBytes
+	if used <= a.task.MemoryLimit {
+		return
+	}
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+
+	if !a.requested && !a.forced {
+		a.noted = outOfMemory(used, a.task.MemoryLimit)
+	}
+
+	a.forced = true
+	a.signal(unix.SIGKILL)
 }
 
 // drop forgets an adopted worker.
@@ -280,4 +309,7 @@ func (l *Local) drop(a *adopted) {
 	if l.procs[a.task.ID] == a {
 		delete(l.procs, a.task.ID)
 	}
+
+	delete(l.ports, a.port)
+	l.cpus.give(a.cpus)
 }

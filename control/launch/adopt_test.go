@@ -14,7 +14,7 @@ func adopt(t *testing.T, l *launch.Local, id string, pid int) <-chan launch.Stat
 	ch := make(chan launch.Status, 16)
 	task := launch.Task{ID: id, ServiceID: "svc", Model: workerModel(""), Notify: func(s launch.Status) { ch <- s }}
 
-	if err := l.Adopt(task, pid); err != nil {
+	if _, err := l.Adopt(task, pid); err != nil {
 		t.Fatal(err)
 	}
 
@@ -41,7 +41,7 @@ func TestAdoptedWorkerIsLookedAfterAndStopped(t *testing.T) {
 
 		ch := adopt(t, heir, "a", pid)
 
-		if err := heir.Adopt(launch.Task{ID: "a", Model: workerModel("")}, pid); err == nil {
+		if _, err := heir.Adopt(launch.Task{ID: "a", Model: workerModel("")}, pid); err == nil {
 			t.Error("adopted twice")
 		}
 
@@ -108,13 +108,13 @@ func TestStrangersAreNotAdopted(t *testing.T) {
 	}{
 		"another instance": {"b", pid}, "a number nobody has": {"a", 1 << 22}, "a process that is no instance": {"a", 1},
 	} {
-		err := newLocal(t, nil).Adopt(launch.Task{ID: tc.id, Model: workerModel("")}, tc.pid)
+		_, err := newLocal(t, nil).Adopt(launch.Task{ID: tc.id, Model: workerModel("")}, tc.pid)
 		if !errors.Is(err, launch.ErrNotThere) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 
-	if err := newLocal(t, nil).Adopt(launch.Task{ID: "a", Model: customModel("")}, pid); !errors.Is(err, launch.ErrNotThere) {
+	if _, err := newLocal(t, nil).Adopt(launch.Task{ID: "a", Model: customModel("")}, pid); !errors.Is(err, launch.ErrNotThere) {
 		t.Errorf("custom engine: %v", err)
 	}
 }

@@ -162,6 +162,13 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 	args := slices.Clone(cfg.Supervisor[1:])
 	args = append(args, "--parent-fd", strconv.Itoa(parentFD))
 
+	outlive, err := p.outliveArgs()
+	if err != nil {
+		return nil, err
+	}
+
+	args = append(args, outlive...)
+
 	if p.task.Direct != nil {
 		if err := p.openRelay(ctx); err != nil {
 			return nil, err
@@ -198,6 +205,33 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 	cmd.Dir = dir
 
 	return cmd, nil
+}
+
+// outlives reports whether the process is a custom engine that may outlive this one.
+func (p *process) outlives() bool {
+	return p.owner.cfg.Orphan > 0 && p.task.Model.Engine() == spec.EngineCustom
+}
+
+// outliveArgs tell a supervisor how to do without a launcher.
+func (p *process) outliveArgs() ([]string, error) {
+	if !p.outlives() {
+		return nil, nil
+	}
+
+	cfg := &p.owner.cfg
+	args := []string{"--orphan", cfg.Orphan.String(), "--grace", cfg.OrphanGrace.String()}
+
+	if cfg.LogDir == "" {
+		return args, nil
+	}
+
+	// It works in the package's directory.
+	path, err := filepath.Abs(p.owner.LogFile(p.task.ServiceID, p.task.ID))
+	if err != nil {
+		return nil, fmt.Errorf("name the log file: %w", err)
+	}
+
+	return append(args, "--log", path, "--log-max", strconv.FormatInt(cfg.MaxLogBytes, 10)), nil
 }
 
 // expandPort puts the port in the place of $PORT and ${PORT}. Everything else stays, for the engine or a

@@ -44,11 +44,16 @@ func (s *cpuSet) take(limit float64) []int {
 	slices.SortStableFunc(by, func(a, b int) int { return s.used[a] - s.used[b] })
 	by = by[:n]
 
-	for _, c := range by {
-		s.used[c]++
-	}
+	s.occupy(by)
 
 	return by
+}
+
+// occupy notes that an engine is bound to processors.
+func (s *cpuSet) occupy(cpus []int) {
+	for _, c := range cpus {
+		s.used[c]++
+	}
 }
 
 func (s *cpuSet) give(back []int) {
@@ -65,6 +70,19 @@ func cpuList(cpus []int) string {
 	}
 
 	return strings.Join(words, ",")
+}
+
+// parseCPUs reads a list that cpuList wrote.
+func parseCPUs(list string) []int {
+	var cpus []int
+
+	for word := range strings.SplitSeq(list, ",") {
+		if n, err := strconv.Atoi(word); err == nil {
+			cpus = append(cpus, n)
+		}
+	}
+
+	return cpus
 }
 
 // bind keeps this thread, and what it starts, on the processors of a list.

@@ -50,6 +50,11 @@ type Config struct {
 	Packages func(tree string) string
 	// Direct is about the doors past the gateway.
 	Direct DirectConfig
+	// Orphan is for how long a custom engine may outlive this process without anybody who adopts it; 0
+	// ends it with us. Workers are told by RuntimeArgs.
+	Orphan time.Duration
+	// OrphanGrace is what it gets then to finish. Default 60 s.
+	OrphanGrace time.Duration
 }
 
 // DirectConfig is how instances open doors for callers that skip the gateway.
@@ -87,6 +92,10 @@ func (c *Config) ensureDefaults() error {
 
 	if c.StartTimeout <= 0 {
 		c.StartTimeout = 30 * time.Second
+	}
+
+	if c.OrphanGrace <= 0 {
+		c.OrphanGrace = 60 * time.Second
 	}
 
 	if c.ListenHost == "" {
@@ -367,17 +376,6 @@ func (l *Local) Close() error {
 	l.closeLifeline()
 
 	return nil
-}
-
-// Forget removes the logs of a service.
-func (l *Local) Forget(serviceID string) {
-	if l.cfg.LogDir == "" || !filepath.IsLocal(serviceID) {
-		return
-	}
-
-	if err := os.RemoveAll(filepath.Join(l.cfg.LogDir, serviceID)); err != nil {
-		l.log.Warn("logs of a deleted service stay", slog.String("service_id", serviceID), slog.Any("error", err))
-	}
 }
 
 // LogFile is the path of the instance's log.

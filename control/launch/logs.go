@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,32 @@ func (l *Local) CopyLog(ctx context.Context, serviceID, id string, o LogOptions,
 	return r.follow(ctx)
 }
 
+// Forget removes the logs of a service, also those that another launcher of this machine began.
+func (l *Local) Forget(serviceID string) {
+	if l.cfg.LogDir == "" || !plainName(serviceID) {
+		return
+	}
+
+	dir := filepath.Join(l.cfg.LogDir, serviceID)
+
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+
+	for _, f := range files {
+		if target, lerr := os.Readlink(filepath.Join(dir, f.Name())); lerr == nil {
+			if rerr := os.Remove(target); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}
+
+	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+		l.log.Warn("logs of a deleted service stay", slog.String("service_id", serviceID), slog.Any("error", err))
+	}
+}
+
 // plainName reports whether a name cannot lead to another directory.
 func plainName(s string) bool {
 	return s != "" && filepath.IsLocal(s) && !strings.ContainsAny(s, `/\`) && s != "."
@@ -98,7 +125,7 @@ func (r *logReader) seek(n int) error {
 
 // older gives the last n lines of the rotated file, if there is one.
 func (r *logReader) older(n int) error {
-	f, err := os.Open(r.path + ".1")
+	f, err := os.Open(r.path + rotatedSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -25,6 +25,9 @@ import (
 // helperEnv makes the test binary play another program.
 const helperEnv = "SLUICE_TEST_HELPER"
 
+// orphanEnv tells the launcher for how long engines outlive it.
+const orphanEnv = "SLUICE_TEST_ORPHAN"
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "supervise" {
 		exit(launch.Supervise(os.Args[2:], os.Stderr))
@@ -136,8 +139,12 @@ func engine() int {
 // launcher plays control: it starts one worker and one custom engine, tells their addresses,
 // and waits to be killed.
 func launcher() int {
-	l, err := launch.NewLocal(launch.Config{Runtime: os.Args[0], Env: []string{helperEnv + "=worker"}},
-		slog.New(slog.DiscardHandler))
+	cfg := launch.Config{Runtime: os.Args[0], Env: []string{helperEnv + "=worker"}}
+	if orphan, err := time.ParseDuration(os.Getenv(orphanEnv)); err == nil {
+		cfg.Orphan, cfg.LogDir = orphan, filepath.Join(os.Args[1], "logs")
+	}
+
+	l, err := launch.NewLocal(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return 1
 	}
@@ -158,6 +165,7 @@ func launcher() int {
 
 	for range tasks {
 		s := <-notify
+		l.Keep(s.ID)
 		fmt.Fprintln(os.Stdout, s.ID, s.PID, s.Address)
 	}
 

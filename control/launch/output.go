@@ -56,6 +56,11 @@ func (p *process) openOutput() (*output, error) {
 		if o.file, err = openRotating(path, p.owner.cfg.MaxLogBytes); err != nil {
 			p.log.Warn("no log file for the instance", slog.Any("error", err))
 		}
+
+		if o.file != nil && p.outlives() { // its supervisor writes it
+			o.file.close()
+			o.file = nil
+		}
 	}
 
 	return o, nil
@@ -92,12 +97,17 @@ func (o *output) close() {
 }
 
 func (o *output) read(f *os.File, stream string) {
+	readLines(f, func(text string) { o.line(text, stream) })
+}
+
+// readLines gives every line that is not empty, cut to maxLine, until the end.
+func readLines(f *os.File, each func(text string)) {
 	r := bufio.NewReaderSize(f, maxLine)
 
 	for {
 		line, err := r.ReadSlice('\n')
 		if text := strings.TrimRight(string(line), "\r\n"); text != "" {
-			o.line(text, stream)
+			each(text)
 		}
 
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -242,6 +252,9 @@ func readable(line string) string {
 	return msg
 }
 
+// rotatedSuffix is added to the name of a log file that is full.
+const rotatedSuffix = ".1"
+
 // rotating is a log file that is moved to path.1 when it is full.
 type rotating struct {
 	mu   sync.Mutex
@@ -296,7 +309,7 @@ func (r *rotating) writeLine(text string) {
 		_ = r.f.Close()
 		r.f = nil
 
-		if os.Rename(r.path, r.path+".1") != nil || r.open() != nil {
+		if os.Rename(r.path, r.path+rotatedSuffix) != nil || r.open() != nil {
 			return
 		}
 	}

@@ -57,6 +57,8 @@ type process struct {
 	muted     bool
 	graceEnd  time.Time
 	timer     *time.Timer // kills at graceEnd
+	tether    *os.File    // of a custom engine that may outlive us: its supervisor reads the other end
+	kept      bool
 }
 
 func newProcess(owner *Local, t Task) *process {
@@ -177,6 +179,17 @@ func (p *process) fork(out *output) (ready *os.File, err error) {
 	cmd.Stdout, cmd.Stderr = out.stdoutW, out.stderrW
 	cmd.ExtraFiles = []*os.File{p.owner.lifeline}
 
+	if p.outlives() {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, fmt.Errorf("create lifeline: %w", err)
+		}
+		defer func() { _ = r.Close() }() // the process has its own
+
+		cmd.ExtraFiles[0] = r
+		p.hold(w)
+	}
+
 	if p.relay != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, p.relay)
 	}
@@ -214,6 +227,8 @@ func (p *process) fork(out *output) (ready *os.File, err error) {
 	}
 
 	if err != nil {
+		p.untether()
+
 		if ready != nil {
 			_ = ready.Close()
 		}
@@ -324,6 +339,7 @@ func (p *process) reap(pid int) *Exit {
 	state := p.cmd.ProcessState
 	p.cmd = nil
 
+	p.untether()
 	close(p.gone)
 
 	if p.timer != nil {
@@ -401,9 +417,58 @@ func (p *process) mute() {
 	defer p.mu.Unlock()
 
 	p.muted = true
+	p.untether()
+
 	if p.timer != nil {
 		p.timer.Stop()
 	}
+}
+
+// hold takes the end of a pipe whose other end a supervisor gets.
+func (p *process) hold(w *os.File) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.tether = w
+}
+
+// untether lets the supervisor know that we are gone; mu is held.
+func (p *process) untether() {
+	if p.tether != nil {
+		_ = p.tether.Close()
+		p.tether = nil
+	}
+}
+
+// keep lets the process outlive us; only those that others find may.
+func (p *process) keep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if p.kept || p.tether == nil || p.cmd == nil {
+		return
+	}
+
+	if _, err := p.tether.Write([]byte{'k'}); err != nil { // one byte fits
+		p.log.Warn("the engine will end with this process", slog.Any("error", err))
+
+		return
+	}
+
+	p.kept = true
+}
+
+// leave gives the process to whoever adopts it, and reports whether that is possible.
+func (p *process) leave() bool {
+	p.mu.Lock()
+	able := p.cmd != nil && (p.task.Model.Engine() == spec.EngineONNX || p.kept)
+	p.mu.Unlock()
+
+	if able {
+		p.mute()
+	}
+
+	return able
 }
 
 func (p *process) isMute() bool {

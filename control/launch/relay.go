@@ -31,6 +31,11 @@ type superviseOptions struct {
 	user      string // to run the command as; empty: ourselves
 	cpus      string // to keep the command on; empty: all
 	dataLimit int64  // what the instance may use; 0: no limit
+
+	orphan time.Duration // for how long the engine may live without anybody who looks after it
+	grace  time.Duration // that it has to end then
+	log    string        // file for what it prints, if orphan is set; empty: none
+	logMax int64         // bounds the file
 }
 
 const superviseUsage = "usage: supervise --parent-fd N [--relay-fd N --target URL …] -- COMMAND [ARG…]"
@@ -49,6 +54,10 @@ func superviseArgs(args []string) (o superviseOptions, command []string, err err
 	fs.StringVar(&o.user, "user", "", "")
 	fs.StringVar(&o.cpus, "cpus", "", "")
 	fs.Int64Var(&o.dataLimit, "data-limit", 0, "")
+	fs.DurationVar(&o.orphan, "orphan", 0, "")
+	fs.DurationVar(&o.grace, "grace", 0, "")
+	fs.StringVar(&o.log, "log", "", "")
+	fs.Int64Var(&o.logMax, "log-max", 0, "")
 
 	own := args
 	for i, a := range args {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +27,9 @@ const (
 // the dashes what opens a door past the gateway, see openRelay.
 // It passes SIGTERM, SIGINT and SIGHUP on, and returns the exit status of the command (128 and
 // the number of the signal that ended it). When the launcher is gone (EOF on the descriptor) it
-// kills its whole process group, itself included; when it is killed itself, the kernel kills the
-// command. It must be called from the main goroutine of a process of its own, which exits with the result.
+// kills its whole process group, itself included, unless the engine may outlive it, see attend; when it is
+// killed itself, the kernel kills the command. It must be called from the main goroutine of a process of its
+// own, which exits with the result.
 func Supervise(args []string, stderr io.Writer) int {
 	o, command, err := superviseArgs(args)
 	if err != nil {
@@ -46,8 +48,9 @@ func Supervise(args []string, stderr io.Writer) int {
 	}
 	defer door.close()
 
+	// Before anybody can know that the engine is there.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, o.signals()...)
 
 	// Pdeathsig fires when the thread that forked ends, so it must be one that stays.
 	runtime.LockOSThread()
@@ -56,32 +59,76 @@ func Supervise(args []string, stderr io.Writer) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 
-	if err := o.confine(cmd.SysProcAttr); err != nil {
-		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+	s := &supervised{o: &o, cmd: cmd, door: door, signals: signals}
 
-		return exitUsage
+	if err := s.start(); err != nil {
+		fmt.Fprintln(stderr, "supervise:", err.err) //nolint:errcheck // nobody else to tell
+
+		return err.status
 	}
 
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(stderr, "supervise:", err) //nolint:errcheck // nobody else to tell
+	go s.attend()
 
-		return exitNotFound
+	return s.end(cmd.Wait())
+}
+
+// supervised is an engine that runs.
+type supervised struct {
+	o       *superviseOptions
+	cmd     *exec.Cmd
+	door    *relay
+	signals chan os.Signal
+	out     *capture // nil if the launcher captures what it prints
+	alone   atomic.Bool
+}
+
+// startError is why there is no engine, and the exit status that says so.
+type startError struct {
+	err    error
+	status int
+}
+
+func (s *supervised) start() *startError {
+	if err := s.o.confine(s.cmd.SysProcAttr); err != nil {
+		return &startError{err, exitUsage}
 	}
 
-	go func() {
-		for sig := range signals {
-			door.drain()
-
-			_ = cmd.Process.Signal(sig) // it may have ended
+	if s.o.orphan > 0 {
+		out, err := openCapture(s.o.log, s.o.logMax)
+		if err != nil {
+			return &startError{err, exitUsage}
 		}
-	}()
 
-	go func() {
-		waitForEOF(o.parent)
-		killGroup(cmd.Process)
-	}()
+		s.out = out
+		s.cmd.Stdout, s.cmd.Stderr = out.streams[0].w, out.streams[1].w
+	}
 
-	return exitStatus(cmd.Wait())
+	if err := s.cmd.Start(); err != nil {
+		return &startError{err, exitNotFound}
+	}
+
+	if s.out != nil {
+		s.out.started()
+	}
+
+	return nil
+}
+
+// end tells how the engine ended.
+func (s *supervised) end(err error) int {
+	status := exitStatus(err)
+
+	if s.out != nil {
+		s.out.wait(outputGrace)
+	}
+
+	if s.alone.Load() {
+		// No launcher waits for the status, and none ends what the engine has left.
+		s.out.note(fmt.Sprintf("the engine ended with status %d", status))
+		killGroup(s.cmd.Process)
+	}
+
+	return status
 }
 
 const (
@@ -121,8 +168,8 @@ func (o *superviseOptions) confine(attr *syscall.SysProcAttr) (err error) {
 	return nil
 }
 
-// waitForEOF returns when the descriptor cannot give anything any more.
-func waitForEOF(fd int) {
+// waitForEOF returns when the descriptor cannot give anything any more, and tells whether it gave anything.
+func waitForEOF(fd int) (heard bool) {
 	buf := make([]byte, 1)
 
 	for {
@@ -132,8 +179,10 @@ func waitForEOF(fd int) {
 		}
 
 		if n <= 0 {
-			return
+			return heard
 		}
+
+		heard = true
 	}
 }
 

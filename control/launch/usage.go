@@ -133,10 +133,14 @@ func (p *process) watchMemory(limit int64) {
 		}
 
 		if used := all[p.task.ID].MemoryBytes; used > limit {
-			p.tail.note(fmt.Sprintf("out of memory: it used %d MiB, and its specification allows %d MiB", used>>20, limit>>20))
+			p.tail.note(outOfMemory(used, limit))
 			p.kill()
 
 			return
 		}
 	}
+}
+
+func outOfMemory(used, limit int64) string {
+	return fmt.Sprintf("out of memory: it used %d MiB, and its specification allows %d MiB", used>>20, limit>>20)
 }

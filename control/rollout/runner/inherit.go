@@ -58,15 +58,17 @@ func (r *Runner) Collect(ctx context.Context) error {
 
 // inheritOne takes over one instance; mu is held.
 func (r *Runner) inheritOne(adopter Adopter, id string, s *service, m *spec.Model, inst *spec.Instance) bool {
-	external := m.Engine() == spec.EngineExternal
+	var st launch.Status
 
-	if !external {
+	if m.Engine() != spec.EngineExternal {
 		entry := rollout.EntryOf(&s.state.Value, inst.Template)
 		if inst.PID == 0 || inst.Node != r.cfg.Node || entry == nil {
 			return false
 		}
 
-		err := adopter.Adopt(launch.Task{
+		var err error
+
+		st, err = adopter.Adopt(launch.Task{
 			ID: inst.ID, ServiceID: id, Model: m, MemoryLimit: memoryLimit(entry),
 			Notify: func(st launch.Status) { r.heard(id, m, st) },
 		}, inst.PID)
@@ -87,8 +89,25 @@ func (r *Runner) inheritOne(adopter Adopter, id string, s *service, m *spec.Mode
 
 	o.target = health.Target{
 		Network: inst.Network, Address: inst.Address, Scheme: inst.Scheme, Config: &m.Config, Worker: m.Engine() == spec.EngineONNX,
+		Dir: st.Dir, Env: st.Env, User: st.User,
 	}
 	s.observed[inst.ID] = o // adopt probes it
 
 	return true
+}
+
+// keep lets the processes outlive this one whose instances are recorded with their addresses; mu is held.
+func (r *Runner) keep(s *service) {
+	adopter, ok := r.launcher.(Adopter)
+	if !ok || !r.cfg.Adopt {
+		return
+	}
+
+	for iid, o := range s.observed {
+		if rec := s.records[iid]; !o.kept && !o.Ended && o.PID != 0 && rec.PID == o.PID && rec.Address == o.Address {
+			o.kept = true
+
+			adopter.Keep(iid)
+		}
+	}
 }

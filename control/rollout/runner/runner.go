@@ -25,7 +25,9 @@ type Launcher interface {
 
 // Adopter is a Launcher that can take over processes that another control process of this machine started.
 type Adopter interface {
-	Adopt(t launch.Task, pid int) error
+	Adopt(t launch.Task, pid int) (launch.Status, error)
+	// Keep lets a process outlive this one: its instance is recorded, so that others find it.
+	Keep(id string)
 }
 
 // Hooks tell what happens; a nil func is skipped. They are called from many goroutines and
@@ -95,6 +97,7 @@ type observed struct {
 	target    health.Target
 	stopProbe context.CancelFunc
 	draining  bool // told to drain
+	kept      bool // may outlive this process
 }
 
 // New returns a runner; it starts nothing.

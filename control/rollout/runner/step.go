@@ -293,6 +293,7 @@ func (r *Runner) settle(id string, state store.Item[spec.ServiceState], records 
 
 	s := r.service(id)
 	s.state, s.records, s.retry, s.stepped = state, records, 0, at
+	r.keep(s)
 
 	for iid, o := range s.observed {
 		rec, ok := records[iid]
