@@ -34,10 +34,13 @@ type chaos struct {
 	restarts      int
 
 	telling  string // the service that streams
+	engines  string // the one with custom engines
+	versions []string
 	etcd     *etcdMember
 	killing  atomic.Bool // an engine is killed: what was in flight there may end
 	messages atomic.Int64
 	streams  atomic.Int64
+	echoes   atomic.Int64
 
 	sent, failed atomic.Int64
 	first        atomic.Value
@@ -65,11 +68,12 @@ func TestChaos(t *testing.T) {
 
 	t.Logf("CHAOS_SEED=%d", seed)
 
-	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir()}
+	c := newChaos(t, seed)
 	c.build()
+	c.buildEngines(2)
 
 	c.rest()
-	before := c.usage(c.gateways[1])
+	before := c.usages()
 
 	t.Cleanup(func() { c.done.Store(true) })
 
@@ -79,6 +83,7 @@ func TestChaos(t *testing.T) {
 
 	c.clients.Go(func() { c.socketClient(100) })
 	c.clients.Go(func() { c.streamClient(200) })
+	c.clients.Go(func() { c.engineClient(300) })
 
 	acts := []struct {
 		name string
@@ -88,6 +93,8 @@ func TestChaos(t *testing.T) {
 		{"expanding upgrade", func() { c.upgrade(1, 0) }},
 		{"shrinking upgrade", func() { c.upgrade(0, 1) }},
 		{"killed worker", c.killWorker},
+		{"killed engine", c.killEngine},
+		{"other engines", c.upgradeEngines},
 		{"weights", c.weights},
 		{"replaced gateway", func() { c.replaceGateway(0) }},
 		{"restarted standby", c.restartStandby},
@@ -119,10 +126,10 @@ func TestChaos(t *testing.T) {
 
 	c.done.Store(true)
 	c.clients.Wait()
-	t.Logf("%d requests (%d messages, %d streams), %d failed; %v",
-		c.sent.Load(), c.messages.Load(), c.streams.Load(), c.failed.Load(), counts)
+	t.Logf("%d requests (%d messages, %d streams, %d to custom engines), %d failed; %v",
+		c.sent.Load(), c.messages.Load(), c.streams.Load(), c.echoes.Load(), c.failed.Load(), counts)
 
-	if c.failed.Load() > 0 || c.sent.Load() == 0 || c.messages.Load() == 0 || c.streams.Load() == 0 {
+	if c.failed.Load() > 0 || c.sent.Load() == 0 || c.messages.Load() == 0 || c.streams.Load() == 0 || c.echoes.Load() == 0 {
 		t.Errorf("%d of %d requests failed; the first: %v", c.failed.Load(), c.sent.Load(), c.first.Load())
 	}
 
@@ -256,7 +263,13 @@ func (c *chaos) ask(cl *http.Client, base string, id, n uint64) error {
 }
 
 // settle waits until the service is as it should be.
-func (c *chaos) settle() { c.lead.waitStatus(c.service, "running", 90*time.Second) }
+func (c *chaos) settle() {
+	c.lead.waitStatus(c.service, "running", 90*time.Second)
+
+	if c.engines != "" {
+		c.lead.waitStatus(c.engines, "running", 90*time.Second)
+	}
+}
 
 func (c *chaos) put(entries ...any) {
 	a := c.lead.call("PUT", c.lead.api("/services/"+c.service), map[string]any{"config": entries})
@@ -329,13 +342,13 @@ func (c *chaos) restartStandby() {
 
 func (c *chaos) nothingLost() {
 	a := c.lead.call("GET", c.lead.api("/models"), nil).json(c.t)
-	if list, _ := a["models"].([]any); len(list) != len(c.models)+1 {
-		c.t.Errorf("%d models, want %d", len(list), len(c.models)+1)
+	if list, _ := a["models"].([]any); len(list) != len(c.models)+len(c.versions)+1 {
+		c.t.Errorf("%d models, want %d", len(list), len(c.models)+len(c.versions)+1)
 	}
 
 	a = c.lead.call("GET", c.lead.api("/services"), nil).json(c.t)
-	if list, _ := a["services"].([]any); len(list) != 2 {
-		c.t.Errorf("%d services, want 2", len(list))
+	if list, _ := a["services"].([]any); len(list) != 3 {
+		c.t.Errorf("%d services, want 3", len(list))
 	}
 }
 
@@ -362,29 +375,45 @@ func (c *chaos) usage(s *sluice) usage {
 	return usage{len(files), n}
 }
 
-// rest brings the service back to one model with two instances.
+// usages are those of every process that lives long, by its role.
+func (c *chaos) usages() map[string]usage {
+	c.lead.token = c.token
+
+	return map[string]usage{
+		"first gateway": c.usage(c.gateways[0]), "second gateway": c.usage(c.gateways[1]),
+		"leader": c.usage(c.lead), "standby": c.usage(c.standby),
+	}
+}
+
+// rest brings the services back to one model with two instances.
 func (c *chaos) rest() {
 	c.put(entry(c.models[0], 100, 2, nil))
 	c.settle()
 	c.lead.eventually(60*time.Second, "two workers", func() bool { return len(workersOf(c.t, c.dir)) == 2 })
+	c.lead.eventually(60*time.Second, "two engines", func() bool { return len(enginesOf(c.t, c.dir)) == 2 })
 }
 
-// nothingLeaked compares a long-lived process with how it began, at rest.
-func (c *chaos) nothingLeaked(before usage) {
+// nothingLeaked compares every process with those that had its role in the beginning, at rest.
+func (c *chaos) nothingLeaked(before map[string]usage) {
 	c.rest()
 	client.CloseIdleConnections()
 
-	s := c.gateways[1]
+	var now map[string]usage
 
-	var now usage
+	defer func() { c.t.Logf("files and goroutines: %v, before %v", now, before) }()
 
-	s.eventually(60*time.Second, "return to rest", func() bool {
-		now = c.usage(s)
+	c.lead.eventually(60*time.Second, "return to rest", func() bool {
+		now = c.usages()
 
 		// Kept connections come and go by a few.
-		return now.files <= before.files+12 && now.goroutines <= before.goroutines+25
+		for role, u := range now {
+			if u.files > before[role].files+12 || u.goroutines > before[role].goroutines+25 {
+				return false
+			}
+		}
+
+		return true
 	})
-	c.t.Logf("files and goroutines of a gateway: %v, before %v", now, before)
 
 	for _, s := range []*sluice{c.gateways[0], c.gateways[1], c.standby, c.lead} {
 		if code := s.stop(40 * time.Second); code != 0 {
@@ -392,7 +421,7 @@ func (c *chaos) nothingLeaked(before usage) {
 		}
 	}
 
-	if left := workersOf(c.t, c.dir); len(left) > 0 {
-		c.t.Errorf("workers %v outlive the last control process", left)
+	if left := append(workersOf(c.t, c.dir), enginesOf(c.t, c.dir)...); len(left) > 0 {
+		c.t.Errorf("processes %v outlive the last control process", left)
 	}
 }

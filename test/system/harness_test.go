@@ -369,8 +369,14 @@ func (s *sluice) api(path string) string { return s.Control + "/v1/" + s.Boot.Pr
 func (s *sluice) model(name, version, dir string) (id, status string) {
 	s.t.Helper()
 
+	return s.modelOf(name, version, "ONNX", dir)
+}
+
+func (s *sluice) modelOf(name, version, kind, dir string) (id, status string) {
+	s.t.Helper()
+
 	a := s.call("POST", s.api("/models"), map[string]any{
-		"model_name": name, "model_version": version, "model_type": "ONNX", "source_location": dir,
+		"model_name": name, "model_version": version, "model_type": kind, "source_location": dir,
 	})
 	if a.Status != http.StatusOK {
 		s.t.Fatalf("create model: %d %s", a.Status, a.Body)

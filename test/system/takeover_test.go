@@ -19,6 +19,19 @@ import (
 func workersOf(tb testing.TB, dir string) []int {
 	tb.Helper()
 
+	return processesOf(tb, "sluice-runtime", dir)
+}
+
+// enginesOf lists the supervisors of custom engines, whose logs are below dir.
+func enginesOf(tb testing.TB, dir string) []int {
+	tb.Helper()
+
+	return processesOf(tb, "\x00supervise\x00", dir)
+}
+
+func processesOf(tb testing.TB, program, dir string) []int {
+	tb.Helper()
+
 	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		tb.Fatal(err)
@@ -28,7 +41,7 @@ func workersOf(tb testing.TB, dir string) []int {
 
 	for _, path := range found {
 		cmd, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(cmd, []byte("sluice-runtime")) || !bytes.Contains(cmd, []byte(dir)) {
+		if err != nil || !bytes.Contains(cmd, []byte(program)) || !bytes.Contains(cmd, []byte(dir)) {
 			continue
 		}
 
@@ -52,8 +65,8 @@ func workersOf(tb testing.TB, dir string) []int {
 func killWorkersOf(tb testing.TB, dir string) {
 	tb.Helper()
 	tb.Cleanup(func() {
-		for _, pid := range workersOf(tb, dir) {
-			syscall.Kill(pid, syscall.SIGKILL)
+		for _, pid := range append(workersOf(tb, dir), enginesOf(tb, dir)...) {
+			syscall.Kill(-pid, syscall.SIGKILL)
 		}
 	})
 }
