@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/sluice-gateway/sluice/gateway"
@@ -73,14 +74,47 @@ func again(w *world, c *gateway.Call) {
 	w.gateway.Do(c)
 }
 
+// rotation is a call and the paths that it takes in turn: those of many services, in an order that no cache guesses.
+func rotation(tb testing.TB, services int) (w *world, c *gateway.Call, paths [][]byte) {
+	tb.Helper()
+
+	w, c = quiet(tb, services)
+	all := make([]byte, 0, services*64) // in one piece: what is measured are the services
+
+	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(services) {
+		from := len(all)
+		all = fmt.Appendf(all, "/v1/infers/%08d-23ab-45f9-a66e-892e7bc2be53/predict", i)
+		paths = append(paths, all[from:])
+	}
+
+	return w, c, paths
+}
+
+// BenchmarkDo is the whole corridor: match, authenticate, limit, pick a version and an instance, settle. Each
+// service has 3 versions with 4 instances each.
 func BenchmarkDo(b *testing.B) {
 	for _, services := range []int{1, 10_000} {
-		b.Run(fmt.Sprintf("services=%d", services), func(b *testing.B) {
+		b.Run(fmt.Sprintf("services=%d/one is called", services), func(b *testing.B) {
 			w, c := quiet(b, services)
 			b.ReportAllocs()
 			b.ResetTimer()
 
 			for b.Loop() {
+				again(w, c)
+			}
+		})
+	}
+
+	for _, called := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("services=10000/%d are called in turn", called), func(b *testing.B) {
+			w, c, paths := rotation(b, 10_000)
+			paths = paths[:called]
+
+			b.ReportAllocs()
+			b.ResetTimer()
+
+			for i := 0; b.Loop(); i++ {
+				c.Path, c.Target = paths[i%called], paths[i%called]
 				again(w, c)
 			}
 		})

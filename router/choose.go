@@ -122,6 +122,30 @@ const golden = 0x9E3779B97F4A7C15
 // deal maps x, evenly spread over the word, to a version by weight. The share of a version
 // that cannot serve goes to the others in proportion.
 func (r *Route) deal(x uint64) *Version {
+	at, part := bits.Mul64(x, r.total)
+
+	for i := range r.versions {
+		v := &r.versions[i]
+		if at >= uint64(v.Weight) {
+			at -= uint64(v.Weight)
+
+			continue
+		}
+
+		if v.Pool.Ready() { // the others are not even looked at
+			return v
+		}
+		// Where x lies in the share of v is as evenly spread as x was.
+		within, _ := bits.Div64(at, part, uint64(v.Weight))
+
+		return r.dealAble(within)
+	}
+
+	return nil
+}
+
+// dealAble is deal among the versions that can serve.
+func (r *Route) dealAble(x uint64) *Version {
 	var able uint64
 
 	for i := range r.versions {

@@ -3,9 +3,12 @@ package router_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluice-gateway/sluice/auth"
@@ -123,6 +126,66 @@ func TestWeightsSplitExactlyOverAnyTenThousand(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whatever the weights, whatever changes before, and however many requests come at once: any 10,000 requests are
+// split far more evenly than chance would.
+func TestAnyWeightsSplitAnyTenThousand(t *testing.T) {
+	t.Parallel()
+
+	rng := rand.New(rand.NewPCG(3, 5))
+	turns := router.NewTurns()
+
+	for range 15 {
+		weights := make([]int, 1+rng.IntN(6))
+
+		for rest := 100; rest > 0; { // they sum to 100, and 0 is among them now and then
+			n := 1 + rng.IntN(rest)
+			weights[rng.IntN(len(weights))] += n
+			rest -= n
+		}
+
+		vs, pools := versions(t, weights...)
+
+		// The same turns go on, as they do when weights change.
+		r, err := router.Compile(&spec.Route{ServiceID: "s", Versions: vs}, pools, turns)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for range rng.IntN(5000) {
+			r.Choose(request())
+		}
+
+		var (
+			wg  sync.WaitGroup
+			got [6]atomic.Int64
+		)
+
+		for range 4 {
+			wg.Go(func() {
+				q := request()
+				for range 2500 {
+					i, err := strconv.Atoi(strings.TrimPrefix(modelOf(r.Choose(q)), "m"))
+					if err != nil {
+						t.Error("no version")
+
+						return
+					}
+
+					got[i].Add(1)
+				}
+			})
+		}
+
+		wg.Wait()
+
+		for i, w := range weights {
+			if n := got[i].Load(); math.Abs(float64(n)-100*float64(w)) > 12 {
+				t.Errorf("weights %v: version %d got %d of 10000", weights, i, n)
+			}
+		}
 	}
 }
 

@@ -38,7 +38,8 @@ type Route struct {
 	versions []Version
 	rules    []rule
 	sticky   *source
-	keyed    bool // a pool hashes: requests need keys
+	keyed    bool   // a pool hashes: requests need keys
+	total    uint64 // of the weights
 	turn     *atomic.Uint64
 }
 
@@ -110,6 +111,7 @@ func Compile(in *spec.Route, pools []*pool.Pool, turns *Turns) (*Route, error) {
 			apis: compileAPIs(v),
 		}
 		r.versions[i].compileSchemas(v)
+		r.total += uint64(v.Weight)
 	}
 
 	var err error

@@ -53,8 +53,10 @@ type Follower struct {
 	current atomic.Pointer[Plan]
 	changed atomic.Pointer[chan struct{}]
 
+	// Of Run alone.
 	unsaved *spec.Snapshot
 	saved   time.Time
+	written chan struct{} // closed when nothing is being written
 }
 
 // NewFollower returns a follower without a plan; Run does the rest.
@@ -67,7 +69,9 @@ func NewFollower(cfg FollowConfig, c *Compiler, source Source, log *slog.Logger)
 		cfg.SaveEvery = 5 * time.Second
 	}
 
-	f := &Follower{cfg: cfg, compiler: c, source: source, log: log}
+	f := &Follower{cfg: cfg, compiler: c, source: source, log: log, written: make(chan struct{})}
+	close(f.written)
+
 	ch := make(chan struct{})
 	f.changed.Store(&ch)
 
@@ -96,7 +100,9 @@ func (f *Follower) Run(ctx context.Context) error {
 	defer func() {
 		cancel()
 		<-done
+		<-f.written
 		f.save()
+		<-f.written
 	}()
 
 	go func() {
@@ -253,17 +259,30 @@ func readSnapshot(file string) (*spec.Snapshot, error) {
 	return s, nil
 }
 
-// save writes the newest good snapshot, if it is not on disk yet.
+// save begins to write the newest good snapshot, unless it is on disk already or another one is still being
+// written. Writing takes its time with thousands of services, and a change must not wait for it.
 func (f *Follower) save() {
 	if f.unsaved == nil || f.cfg.File == "" {
 		return
 	}
 
-	if err := writeSnapshot(f.cfg.File, f.unsaved); err != nil {
-		f.log.Error("the last good snapshot cannot be kept", slog.Any("error", err))
+	select {
+	case <-f.written:
+	default:
+		return
 	}
-	// Also after a failure: the ticker must not fill the log with one per tick of the same.
-	f.unsaved, f.saved = nil, time.Now()
+
+	s, done := f.unsaved, make(chan struct{})
+	// Also if it fails: the ticker must not fill the log with one per tick of the same.
+	f.unsaved, f.saved, f.written = nil, time.Now(), done
+
+	go func() {
+		defer close(done)
+
+		if err := writeSnapshot(f.cfg.File, s); err != nil {
+			f.log.Error("the last good snapshot cannot be kept", slog.Any("error", err))
+		}
+	}()
 }
 
 // writeSnapshot replaces file atomically; only the owner may read it.

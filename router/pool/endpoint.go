@@ -20,6 +20,7 @@ type Endpoint struct {
 	Instance spec.Instance
 	Backend  Backend
 
+	pool    *Pool
 	idBytes []byte
 	weight  float64
 	seed    uint64 // hash of the id, for rendezvous
@@ -63,7 +64,10 @@ func (e *Endpoint) Latency() time.Duration {
 func (e *Endpoint) Leaving() bool { return e.draining.Load() }
 
 // Drain takes the endpoint out of the choice: its worker said that it is going away.
-func (e *Endpoint) Drain() { e.draining.Store(true) }
+func (e *Endpoint) Drain() {
+	e.draining.Store(true)
+	e.pool.whole.Store(false)
+}
 
 const latencyTau = float64(5 * time.Second)
 

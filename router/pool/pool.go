@@ -19,6 +19,7 @@ type Pool struct {
 	cfg   Config
 	epoch time.Time
 	view  atomic.Pointer[view]
+	whole atomic.Bool // there are endpoints, and none of them drains: Ready needs to look at nothing else
 
 	rotor     atomic.Uint64 // round robin and scan starts
 	sickUntil atomic.Int64  // until when some endpoint may be unhealthy
@@ -101,7 +102,16 @@ func (p *Pool) Update(picker Picker, instances []spec.Instance, open Opener) err
 	}
 
 	next.split()
+	p.whole.Store(false)
 	p.view.Store(next)
+	p.whole.Store(len(next.endpoints) > 0)
+
+	// One that was told to drain meanwhile may have done so before the line above.
+	for _, e := range next.endpoints {
+		if e.draining.Load() {
+			p.whole.Store(false)
+		}
+	}
 
 	for _, e := range known {
 		e.Drain()
@@ -128,7 +138,7 @@ func (p *Pool) open(in *spec.Instance, open Opener, since int64) (*Endpoint, err
 	}
 
 	e := &Endpoint{
-		ID: in.ID, idBytes: []byte(in.ID), Instance: *in, Backend: backend, weight: 1, seed: HashString(in.ID),
+		ID: in.ID, idBytes: []byte(in.ID), Instance: *in, Backend: backend, pool: p, weight: 1, seed: HashString(in.ID),
 		since: since, near: p.cfg.Node != "" && in.Node == p.cfg.Node,
 	}
 	if in.Endpoint != nil && in.Endpoint.Weight > 0 {
@@ -173,6 +183,10 @@ func (p *Pool) Close() error {
 
 // Ready reports whether there is an instance that could be picked.
 func (p *Pool) Ready() bool {
+	if p.whole.Load() {
+		return true
+	}
+
 	for _, e := range p.view.Load().endpoints {
 		if !e.draining.Load() {
 			return true

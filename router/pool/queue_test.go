@@ -224,3 +224,54 @@ func TestNearInstancesFirstThenSpill(t *testing.T) {
 		leases[i].Done(pool.OK)
 	}
 }
+
+// Ready must not depend on how the list changed, or on who drained meanwhile.
+func TestReadyFollowsEndpointsThatComeDrainAndGo(t *testing.T) {
+	t.Parallel()
+
+	p := newPool(t, pool.Config{}, pool.PowerOfTwo, "a", "b")
+
+	for range 300 {
+		e := p.Endpoints()[0]
+		done := make(chan struct{})
+
+		go func() {
+			defer close(done)
+			e.Drain()
+		}()
+
+		renew(t, p, "a", "b")
+		<-done
+
+		if !p.Ready() { // b is there
+			t.Fatal("not ready, although one does not drain")
+		}
+
+		p.Endpoints()[1].Drain()
+
+		if p.Ready() {
+			t.Fatal("ready, although all drain")
+		}
+
+		renew(t, p)
+
+		if p.Ready() {
+			t.Fatal("ready without anybody")
+		}
+
+		renew(t, p, "a", "b")
+
+		if !p.Ready() {
+			t.Fatal("not ready, although both are new")
+		}
+	}
+}
+
+// renew puts instances into force.
+func renew(t *testing.T, p *pool.Pool, ids ...string) {
+	t.Helper()
+
+	if err := p.Update(pool.PowerOfTwo, instances(ids...), open); err != nil {
+		t.Fatal(err)
+	}
+}
