@@ -17,6 +17,7 @@ type answer struct {
 	res      *fasthttp.Response
 	status   int
 	answered bool
+	hsts     bool // the door says Strict-Transport-Security
 
 	stream *stream
 }
@@ -24,12 +25,14 @@ type answer struct {
 func (a *answer) prepare(x *exchange, res *fasthttp.Response) {
 	a.x, a.res = x, res
 	a.status, a.answered, a.stream = 0, false, nil
+	a.hsts = x.conn.door.edge.hsts(x.conn.door.kind) != ""
 }
 
 func (a *answer) reset() { *a = answer{} }
 
-// ownedByDoor are the fields that frame the message or that the door sets itself.
-func ownedByDoor(name string) bool {
+// ownedByDoor are the fields that frame the message or that the door sets itself; hsts tells whether it
+// sets Strict-Transport-Security.
+func ownedByDoor(name string, hsts bool) bool {
 	switch len(name) {
 	case 2:
 		return strings.EqualFold(name, "te")
@@ -49,6 +52,10 @@ func ownedByDoor(name string) bool {
 		return strings.EqualFold(name, "proxy-connection")
 	case 17:
 		return strings.EqualFold(name, "transfer-encoding")
+	case 22:
+		return strings.EqualFold(name, "x-content-type-options")
+	case 25:
+		return hsts && strings.EqualFold(name, "strict-transport-security")
 	default:
 		return false
 	}
@@ -56,7 +63,7 @@ func ownedByDoor(name string) bool {
 
 // AddHeader implements gateway.Out.
 func (a *answer) AddHeader(name string, value []byte) {
-	if !ownedByDoor(name) {
+	if !ownedByDoor(name, a.hsts) {
 		a.res.Header.AddBytesV(name, value)
 	}
 }

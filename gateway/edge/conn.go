@@ -47,7 +47,7 @@ type conn struct {
 	busy *exchange
 
 	x        *exchange // nil while parked
-	feed     int       // bytes of x's head that fasthttp has not taken yet
+	feed     string    // what fasthttp has not taken yet of the extract of x's head
 	requests int
 
 	ws *websocket // set when the handshake was answered
@@ -61,9 +61,9 @@ type conn struct {
 	writeErr error
 }
 
-// Read gives fasthttp the head of the next request, which the guard let in, and nothing else.
+// Read gives fasthttp the extract of the next request's head, which the guard let in, and nothing else.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.feed == 0 {
+	if c.feed == "" {
 		c.finish()
 
 		if c.ending {
@@ -81,18 +81,10 @@ func (c *conn) Read(p []byte) (int, error) {
 
 			return 0, io.EOF
 		}
-
-		// A head that does not fit the reader of this fasthttp server moves to the one with large buffers.
-		if c.door.serverFor(c.feed) != c.x.server {
-			c.parking = true
-
-			return 0, io.EOF
-		}
 	}
 
-	x := c.x
-	n := copy(p, x.buf[x.head.end-c.feed:x.head.end])
-	c.feed -= n
+	n := copy(p, c.feed)
+	c.feed = c.feed[n:]
 
 	return n, nil
 }
@@ -292,8 +284,7 @@ func (c *conn) judge(end int) error {
 	}
 
 	x.r += end
-	x.head.end = x.r
-	c.feed = end
+	c.feed = extract(&x.head.Head)
 	c.requests++
 
 	return nil
@@ -344,22 +335,21 @@ func (c *conn) serve() {
 	}
 
 	for !c.ending {
-		if c.feed == 0 {
+		if c.feed == "" {
 			if c.next() != nextReady {
 				return
 			}
 		}
 
 		c.parking = false
-		c.x.server = c.door.serverFor(c.feed)
 
-		err := c.x.server.ServeConn(c)
+		err := c.door.edge.server.ServeConn(c)
 
 		if err != nil && !isNetError(err) {
 			c.door.edge.log.Debug("edge connection ended", slog.String("remote", c.remote.String()), slog.String("err", err.Error()))
 		}
 
-		if c.feed == 0 && (c.x == nil || c.x.r == c.x.w) {
+		if c.feed == "" && (c.x == nil || c.x.r == c.x.w) {
 			c.park()
 		}
 	}

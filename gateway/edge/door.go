@@ -174,49 +174,26 @@ func (d *door) handshakeShare() time.Duration {
 	return d.edge.cfg.Timeouts.Handshake.D()
 }
 
-// smallReader is the size of fasthttp's read buffer for ordinary heads.
-const smallReader = 8 << 10
+// readerSize is that of fasthttp's read buffer: an extract of a head is short.
+const readerSize = 512
 
-// serverFor picks the fasthttp server whose read buffer holds a head of that size. Nearly
-// every head is small, so that a connection does not have to keep room for the largest one.
-func (d *door) serverFor(size int) *fasthttp.Server {
-	if size < smallReader {
-		return d.edge.small
-	}
-
-	return d.edge.large
-}
-
-func (e *Edge) newServer(readBuffer int) *fasthttp.Server {
+func (e *Edge) newServer() *fasthttp.Server {
 	return &fasthttp.Server{
-		Handler:                      e.handle,
-		ErrorHandler:                 e.handleError,
-		HeaderReceived:               takeOverBody,
-		Name:                         "",
-		NoDefaultServerHeader:        true,
-		NoDefaultContentType:         true,
-		Concurrency:                  1 << 30, // counted by connSet
-		ReadBufferSize:               readBuffer,
-		WriteBufferSize:              4 << 10,
-		MaxRequestBodySize:           1, // bodies never reach fasthttp
-		DisablePreParseMultipartForm: true,
-		LazyRequestTime:              true,
-		SecureErrorLogMessage:        true,
-		Logger:                       quietLogger{},
+		Handler:                       e.handle,
+		ErrorHandler:                  e.handleError,
+		Name:                          "",
+		NoDefaultServerHeader:         true,
+		NoDefaultContentType:          true,
+		DisableHeaderNamesNormalizing: true,    // those of answers go as they come
+		Concurrency:                   1 << 30, // counted by connSet
+		ReadBufferSize:                readerSize,
+		WriteBufferSize:               4 << 10,
+		MaxRequestBodySize:            1, // bodies never reach fasthttp
+		DisablePreParseMultipartForm:  true,
+		LazyRequestTime:               true,
+		SecureErrorLogMessage:         true,
+		Logger:                        quietLogger{},
 	}
-}
-
-// takeOverBody hides the body from fasthttp: conn frames and reads it.
-func takeOverBody(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	if h.ContentLength() != 0 {
-		h.SetContentLength(0)
-	}
-
-	if len(h.Peek(fasthttp.HeaderExpect)) > 0 {
-		h.Del(fasthttp.HeaderExpect)
-	}
-
-	return fasthttp.RequestConfig{}
 }
 
 // quietLogger drops fasthttp's own messages: what it can complain about is judged and logged by conn.

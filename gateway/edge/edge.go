@@ -55,8 +55,7 @@ type Edge struct {
 	hstsValue string
 
 	doors  []*door
-	small  *fasthttp.Server
-	large  *fasthttp.Server
+	server *fasthttp.Server
 	access *accessLog
 
 	conns     connSet
@@ -107,8 +106,7 @@ func Listen(ctx context.Context, cfg Config, deps Deps) (*Edge, error) {
 		e.hstsValue = "max-age=" + strconv.Itoa(int(cfg.HSTS.D().Seconds()))
 	}
 
-	e.small = e.newServer(smallReader)
-	e.large = e.newServer(e.lim.Head + smallReader)
+	e.server = e.newServer()
 	e.access = newAccessLog(cfg.Log, &deps)
 	e.conns.all = make(map[*conn]struct{})
 	e.conns.sources = make(map[netip.Addr]int)
@@ -260,7 +258,7 @@ func (e *Edge) release(x *exchange) {
 		x.buf = make([]byte, bufferSize)
 	}
 
-	x.conn, x.server, x.r, x.w = nil, nil, 0, 0
+	x.conn, x.r, x.w = nil, 0, 0
 	e.exchanges.Put(x)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -215,5 +216,48 @@ func TestListenRefusesMistakesAllAtOnce(t *testing.T) {
 
 	if _, err := edge.Listen(t.Context(), cfg, edge.Deps{}); err == nil {
 		t.Fatal("a broken configuration was taken")
+	}
+}
+
+// TestEnginesDoNotSpeakForTheDoor: what the door says itself is said once, however an engine spells it; other
+// names go to the client as they are.
+func TestEnginesDoNotSpeakForTheDoor(t *testing.T) {
+	t.Parallel()
+
+	r := start(t, testConfig(), handlerFunc(func(c *gateway.Call) {
+		for _, name := range []string{"x-content-type-options", "X-REQUEST-ID", "dAte", "sERVER", "strict-transport-security", "x-lower"} {
+			c.Out.AddHeader(name, []byte("engine's"))
+		}
+
+		c.Record.Outcome = gateway.Served
+		c.Out.Set(http.StatusOK, nil)
+	}))
+
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.HTTPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+
+	if _, err := io.WriteString(conn, "GET /t HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+
+	text, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	head := strings.ToLower(string(text))
+	for name, times := range map[string]int{
+		"x-content-type-options:": 1, "x-request-id:": 1, "date:": 1, "server:": 0, "strict-transport-security:": 1, "engine's": 2,
+	} {
+		if n := strings.Count(head, name); n != times {
+			t.Errorf("%s %d times, want %d, in\n%s", name, n, times, text)
+		}
+	}
+
+	if !strings.Contains(string(text), "\r\nx-lower: engine's\r\n") {
+		t.Errorf("a name was changed in\n%s", text)
 	}
 }

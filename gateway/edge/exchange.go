@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/edge/wire"
 )
@@ -14,12 +12,8 @@ import (
 // bufferSize holds the head and the body of most requests.
 const bufferSize = 8 << 10
 
-// head is a judged head and where it ends in the buffer.
-type head struct {
-	wire.Head
-
-	end int
-}
+// head is a judged head.
+type head struct{ wire.Head }
 
 // Each implements gateway.Header.
 func (h *head) Each(f func(name, value []byte) bool) {
@@ -33,8 +27,7 @@ func (h *head) Each(f func(name, value []byte) bool) {
 // exchange is one request and its answer: everything that is needed from the first byte of
 // the request until the answer was written. It is pooled; only its connection's goroutine touches it.
 type exchange struct {
-	conn   *conn
-	server *fasthttp.Server
+	conn *conn
 
 	// buf[r:w] has arrived and was not used; the head that is being served lies before r.
 	buf  []byte

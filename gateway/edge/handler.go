@@ -223,16 +223,16 @@ func (x *exchange) commit(ctx *fasthttp.RequestCtx) {
 func (c *conn) aged() bool {
 	most := c.door.edge.cfg.Timeouts.ConnectionAge.D()
 
-	return most > 0 && time.Since(c.born) > most
+	return most > 0 && c.x.start.Sub(c.born) > most
 }
 
 // ownHeaders adds what every answer carries.
 func (e *Edge) ownHeaders(h *fasthttp.ResponseHeader, id string, kind Door) {
-	h.Set("X-Request-Id", id)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h.Add("X-Request-Id", id)
+	h.Add("X-Content-Type-Options", "nosniff")
 
 	if hsts := e.hsts(kind); hsts != "" {
-		h.Set("Strict-Transport-Security", hsts)
+		h.Add("Strict-Transport-Security", hsts)
 	}
 }
 
