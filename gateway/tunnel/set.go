@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	mrand "math/rand/v2"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,7 @@ type Set struct {
 	pingBody [8]byte // tells pongs for us from pongs for the other end
 	buffers  sync.Pool
 	poll     atomic.Pointer[poller] // nil unless Run runs
+	trim     trim
 
 	mu      sync.Mutex // guards all, closed
 	all     map[*Tunnel]struct{}
@@ -60,7 +62,7 @@ func New(cfg Config, hooks Hooks, log *slog.Logger) (*Set, error) {
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
 
-	s := &Set{cfg: cfg.Defaults(), hooks: hooks, log: log, all: make(map[*Tunnel]struct{})}
+	s := &Set{cfg: cfg.Defaults(), hooks: hooks, log: log, all: make(map[*Tunnel]struct{}), trim: trim{spare: spare}}
 	s.buffers.New = func() any { return new([bufferSize]byte) }
 
 	_, _ = rand.Read(s.pingBody[:]) // never fails
@@ -127,6 +129,7 @@ func (s *Set) Open(spec *Spec) bool {
 	s.running.Add(2)
 	s.mu.Unlock()
 	s.count.Add(1)
+	s.trim.opened.Add(1)
 
 	go t.pumps[0].run()
 	go t.pumps[1].run()
@@ -227,6 +230,10 @@ func (s *Set) Drain(spread time.Duration) {
 
 // sweep looks for what is due. What has to be written is written elsewhere: an end may be stuck.
 func (s *Set) sweep(now time.Time) {
+	if s.trim.due(now, s.count.Load()) {
+		s.running.Go(debug.FreeOSMemory)
+	}
+
 	if s.count.Load() == 0 {
 		return
 	}

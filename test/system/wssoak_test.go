@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,7 +93,7 @@ func roundTrip(c net.Conn, r *bufio.Reader, frame []byte, back int) error {
 
 // TestIdleWebSocketsCostLittle opens SLUICE_WS_SOAK WebSockets, lets them idle, and weighs the gateway. Without the
 // variable it opens 500 and only wants them to work. SLUICE_WS_KIND=wss goes by the HTTPS door, v2 to a model of our own
-// runtime, whose worker is weighed as well.
+// runtime, whose worker is weighed as well. More than one process may have descriptors for are spread over two gateways.
 func TestIdleWebSocketsCostLittle(t *testing.T) {
 	t.Parallel()
 
@@ -106,47 +107,44 @@ func TestIdleWebSocketsCostLittle(t *testing.T) {
 		most = 8 << 10
 	}
 
-	// The gateway has two descriptors for each.
+	// Weighed is the configuration that comes by itself, with pings every 30 s.
+	config, silence := "log: {level: warn}\n", 50*time.Second
+	if most == 0 {
+		config, silence = config+"edge: {websocket: {ping: 2s, pong: 60s}}\n", 8*time.Second
+	}
+
+	kind := os.Getenv("SLUICE_WS_KIND")
+
+	var s *sluice
+
+	var gateways []*sluice
+
+	// A gateway has two descriptors for each.
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err == nil && int(lim.Max) < 2*n+500 {
-		n = int(lim.Max)/2 - 250
-		t.Logf("only %d descriptors are allowed: %d WebSockets", lim.Max, n)
-	}
+		t.Logf("one process may have %d descriptors: two gateways", lim.Max)
 
-	s := start(t, "", "log: {level: warn}\nedge: {websocket: {ping: 2s, pong: 60s}}\n")
-	s.login()
-
-	var path string
-
-	address, kind := strings.TrimPrefix(s.Edge, "http://"), os.Getenv("SLUICE_WS_KIND")
-
-	if kind == "v2" {
-		model, _ := s.model("digits", "1.0.0", digitsDir(t))
-		path = "/v1/infers/" + s.deploy("soak", model, 1, map[string]any{"additional_properties": map[string]any{"websocket_upgrade": true}})
-		s.waitStatus(strings.TrimPrefix(path, "/v1/infers/"), "running", 30*time.Second)
+		s, gateways = startTwoGateways(t, config)
 	} else {
-		path = "/v1/infers/" + s.wsService(true)
+		s = start(t, "", config)
+		s.login()
+
+		gateways = []*sluice{s}
 	}
 
-	if kind == "wss" {
-		address = strings.TrimPrefix(s.EdgeTLS, "https://")
-	}
+	path := "/v1/infers/" + s.soakService(t, kind)
 
-	garbage := func() { s.call("GET", s.Ops+"/debug/pprof/heap?gc=1", nil) }
+	// What a process needs for the first ones it needs once.
+	warm := openAtAll(t, gateways, kind, path, 100*len(gateways))
 
-	// What the process needs for the first ones it needs once.
-	warm := s.openMany(t, address, path, 100)
-
-	garbage()
-
-	before := resident(t, s.cmd.Process.Pid)
+	before := weigh(t, gateways)
 	worker := s.workersResident(t)
-	socks := s.openMany(t, address, path, n)
+	socks := openAtAll(t, gateways, kind, path, n)
 	ends := listen(socks)
 
-	// Every one has carried something, has been pinged a few times, and was silent for a while.
+	// Every one has carried something, has been pinged, and was silent for a while.
 	echoAll(t, ends)
-	time.Sleep(8 * time.Second)
+	time.Sleep(silence)
 
 	for i, e := range ends {
 		if e.pings.Load() == 0 {
@@ -154,9 +152,7 @@ func TestIdleWebSocketsCostLittle(t *testing.T) {
 		}
 	}
 
-	garbage()
-
-	each := (resident(t, s.cmd.Process.Pid) - before) / n
+	each := (weigh(t, gateways) - before) / n
 	t.Logf("%d idle WebSockets %s: %d bytes each", n, kind, each)
 
 	if worker > 0 {
@@ -165,14 +161,13 @@ func TestIdleWebSocketsCostLittle(t *testing.T) {
 	}
 
 	if file := os.Getenv("SLUICE_WS_PROFILE"); file != "" {
-		os.WriteFile(file, s.call("GET", s.Ops+"/debug/pprof/heap", nil).Body, 0o600)
-		os.WriteFile(file+".goroutines", s.call("GET", s.Ops+"/debug/pprof/goroutine?debug=1", nil).Body, 0o600)
-		os.WriteFile(file+".metrics", s.call("GET", s.Ops+"/metrics", nil).Body, 0o600)
+		gateways[0].keepProfiles(t, file)
 	}
 
-	// TLS keeps keys and buffers of its own, and what thousands of handshakes took goes back to the system slowly.
-	if kind == "wss" {
-		most *= 3
+	// crypto/tls keeps buffers and keys for each connection and gives none of it back: docs/api/websocket.md. The target
+	// of 8 KiB is missed there; this holds what has been reached.
+	if most > 0 && kind == "wss" {
+		most = 18 << 10
 	}
 
 	if most > 0 && each > most {
@@ -185,9 +180,115 @@ func TestIdleWebSocketsCostLittle(t *testing.T) {
 		c.Close()
 	}
 
-	s.eventually(20*time.Second, "the end of all WebSockets", func() bool {
-		return strings.Contains(string(s.call("GET", s.Ops+"/metrics", nil).Body), `sluice_websocket_connections{door="http"} 0`)
-	})
+	for _, g := range gateways {
+		g.eventually(20*time.Second, "the end of all WebSockets", func() bool {
+			return strings.Contains(string(g.call("GET", g.Ops+"/metrics", nil).Body), `sluice_websocket_connections{door="http"} 0`)
+		})
+	}
+}
+
+// startTwoGateways runs them beside a control process, which is returned first.
+func startTwoGateways(t *testing.T, config string) (*sluice, []*sluice) {
+	t.Helper()
+
+	endpoint, _ := etcd(t)
+	dir := t.TempDir()
+	keyring := filepath.Join(dir, "keyring")
+
+	seed := start(t, filepath.Join(dir, "seed"), "")
+	if code := seed.stop(20 * time.Second); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+
+	data, err := os.ReadFile(filepath.Join(dir, "seed", "keyring"))
+	if err == nil {
+		err = os.WriteFile(keyring, data, 0o600)
+	}
+
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	config += fmt.Sprintf("keyring: %s\netcd: {endpoints: [%q]}\n", keyring, endpoint)
+	killWorkersOf(t, dir)
+
+	s := startAs(t, "control", filepath.Join(dir, "control"), config)
+	s.login()
+
+	var gateways []*sluice
+
+	for i := range 2 {
+		g := startAs(t, "gateway", filepath.Join(dir, "gateway"+strconv.Itoa(i)), config)
+		g.token = s.token
+		gateways = append(gateways, g)
+	}
+
+	return s, gateways
+}
+
+// soakService deploys what the sockets of a kind are for.
+func (s *sluice) soakService(t *testing.T, kind string) string {
+	t.Helper()
+
+	if kind != "v2" {
+		return s.wsService(true)
+	}
+
+	model, _ := s.model("digits", "1.0.0", digitsDir(t))
+	id := s.deploy("soak", model, 1, map[string]any{"additional_properties": map[string]any{"websocket_upgrade": true}})
+	s.waitStatus(id, "running", 30*time.Second)
+
+	return id
+}
+
+// openAtAll spreads n WebSockets over gateways.
+func openAtAll(t *testing.T, gateways []*sluice, kind, path string, n int) (socks []net.Conn) {
+	t.Helper()
+
+	for i, g := range gateways {
+		address := strings.TrimPrefix(g.Edge, "http://")
+		if kind == "wss" {
+			address = strings.TrimPrefix(g.EdgeTLS, "https://")
+		}
+
+		g.eventually(20*time.Second, "the service at a gateway", func() bool {
+			c, err := g.bareSocket(address, path)
+			if err == nil {
+				c.Close()
+			}
+
+			return err == nil
+		})
+
+		socks = append(socks, g.openMany(t, address, path, (n*(i+1))/len(gateways)-(n*i)/len(gateways))...)
+	}
+
+	return socks
+}
+
+// weigh collects garbage and sums the resident memory.
+func weigh(t *testing.T, gateways []*sluice) (sum int) {
+	t.Helper()
+
+	for _, g := range gateways {
+		g.call("GET", g.Ops+"/debug/pprof/heap?gc=1", nil)
+		sum += resident(t, g.cmd.Process.Pid)
+	}
+
+	return sum
+}
+
+// keepProfiles writes what the process holds to files.
+func (s *sluice) keepProfiles(t *testing.T, file string) {
+	t.Helper()
+
+	for suffix, url := range map[string]string{
+		"": "/debug/pprof/heap", ".goroutines": "/debug/pprof/goroutine?debug=1", ".metrics": "/metrics",
+	} {
+		if err := os.WriteFile(file+suffix, s.call("GET", s.Ops+url, nil).Body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // workersResident is the memory of all model workers.
