@@ -239,13 +239,7 @@ func (a *API) showModel(r *web.Request) (any, error) {
 		return nil, err
 	}
 
-	view := viewModel(&it.Value)
-
-	if p, ok := a.d.Registry.Progress(it.ID); ok {
-		view.Fetch = &p
-	}
-
-	return view, nil
+	return a.viewModel(&it.Value), nil
 }
 
 type deleteFailure struct {
@@ -366,7 +360,7 @@ func (a *API) listModels(r *web.Request) (any, error) {
 
 	views := []modelItem{}
 	for _, m := range web.Cut(page, models) {
-		views = append(views, itemOf(&m))
+		views = append(views, a.itemOf(&m))
 	}
 
 	return map[string]any{"total_count": len(models), "count": len(views), "models": views}, nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/sluice-gateway/sluice/control/registry"
 	"github.com/sluice-gateway/sluice/spec"
@@ -30,15 +31,37 @@ type modelItem struct {
 	SourceCopy      string         `json:"source_copy,omitempty"`
 	SourceType      string         `json:"source_type,omitempty"`
 	ErrorMsg        string         `json:"error_msg,omitempty"` // why it failed
+	// Fetch is how far a model is that is being published.
+	Fetch *registry.Progress `json:"fetch_progress,omitempty"`
 }
 
-func itemOf(m *spec.Model) modelItem {
-	return modelItem{
+func (a *API) itemOf(m *spec.Model) modelItem {
+	item := modelItem{
 		ModelID: m.ID, Name: m.Name, Version: m.Version, Type: m.Type, Size: m.Package.SizeBytes,
 		Status: string(m.Status), Source: "custom", Tenant: m.DomainID, Project: m.ProjectID, Owner: m.Owner,
 		CreateAt: m.CreatedAt, Description: m.Description, WorkspaceID: m.WorkspaceID, InstallType: m.InstallType,
 		Specification: map[string]any{}, SourceCopy: extraText(m, "source_copy"), SourceType: extraText(m, "source_type"),
 		ErrorMsg: m.FailReason,
+	}
+
+	if p, ok := a.d.Registry.Progress(m.ID); ok && m.Status == spec.ModelPublishing {
+		item.Fetch = &p
+	}
+
+	return item
+}
+
+// howFar tells the progress of a publication in words, "" when it is not known.
+func (a *API) howFar(id string) string {
+	p, ok := a.d.Registry.Progress(id)
+
+	switch {
+	case !ok:
+		return ""
+	case p.Total > 0 && p.Bytes < p.Total:
+		return fmt.Sprintf(": %s, %d of %d bytes", p.Stage, p.Bytes, p.Total)
+	default:
+		return ": " + p.Stage
 	}
 }
 
@@ -68,13 +91,11 @@ type modelDetail struct {
 	StartupHealth    *spec.Health      `json:"startup_health,omitempty"`
 	SHA256           string            `json:"sha256,omitempty"`
 	Files            []spec.FileDigest `json:"files,omitempty"`
-	// Fetch is how far the package is, while it comes from elsewhere.
-	Fetch *registry.Progress `json:"fetch_progress,omitempty"`
 }
 
-func viewModel(m *spec.Model) modelDetail {
+func (a *API) viewModel(m *spec.Model) modelDetail {
 	d := modelDetail{
-		modelItem: itemOf(m), Runtime: m.Runtime, SourceLocation: m.SourceLocation,
+		modelItem: a.itemOf(m), Runtime: m.Runtime, SourceLocation: m.SourceLocation,
 		ExecutionCode: extraText(m, "execution_code"), InputParams: extraList(m, "input_params"),
 		OutputParams: extraList(m, "output_params"), Dependencies: extraList(m, "dependencies"),
 		Docs: extraList(m, "model_docs"), Metrics: extraText(m, "model_metrics"),

@@ -214,7 +214,7 @@ func (a *API) models(r *web.Request, entries []spec.Entry) (map[string]int64, er
 		case m.Status == spec.ModelFailed:
 			return nil, fault.New(fault.ModelNotReady, "Model (%s, %s) of config[%d] could not be published: %s", m.Name, m.Version, i, m.FailReason)
 		case m.Status != spec.ModelPublished:
-			return nil, fault.New(fault.ModelNotReady, "Model (%s, %s) of config[%d] is still being published.", m.Name, m.Version, i)
+			return nil, fault.New(fault.ModelNotReady, "Model (%s, %s) of config[%d] is still being published%s.", m.Name, m.Version, i, a.howFar(m.ID))
 		}
 
 		e.ModelName, e.ModelVersion = m.Name, m.Version

@@ -10,11 +10,20 @@ import (
 	"github.com/sluice-gateway/sluice/spec"
 )
 
-// Progress is how far the fetch of a package is.
+// Progress is how far the publication of a model is.
 type Progress struct {
-	Bytes int64 `json:"bytes"`
-	Total int64 `json:"total"` // -1 while it is unknown
+	// Stage is queued, fetching, or verifying: unpacked, its files are hashed on their way into the store.
+	Stage string `json:"stage"`
+	Bytes int64  `json:"bytes"`
+	Total int64  `json:"total"` // -1 while it is unknown
 }
+
+// Stages of a publication.
+const (
+	stageQueued    = "queued"
+	stageFetching  = "fetching"
+	stageVerifying = "verifying"
+)
 
 // logEvery is how often a long fetch says in the log that it goes on.
 const logEvery = 10 * time.Second
@@ -60,14 +69,12 @@ func (g *Registry) fetch(ctx context.Context, m *spec.Model) (string, error) {
 
 	log.Info("fetching a model package")
 
-	var last Progress
+	last := Progress{Stage: stageFetching, Total: -1}
+	g.note(m.ID, last)
 
 	dir, err := g.cfg.Fetch.Fetch(ctx, m.ID, m.SourceLocation, func(done, total int64) {
-		last = Progress{Bytes: done, Total: total}
-
-		g.mu.Lock()
-		g.progress[m.ID] = last
-		g.mu.Unlock()
+		last.Bytes, last.Total = done, total
+		g.note(m.ID, last)
 
 		if now := time.Now(); now.Sub(said) >= logEvery {
 			said = now
@@ -99,7 +106,38 @@ func (g *Registry) discard(m *spec.Model) {
 	}
 }
 
-// Progress tells how far the fetch of a model is, while this process fetches it.
+// note keeps how far a publication is.
+func (g *Registry) note(id string, p Progress) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	g.progress[id] = p
+}
+
+// verifying notes that the files of a model are here.
+func (g *Registry) verifying(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	p := g.progress[id]
+	p.Stage = stageVerifying
+
+	if p.Total < p.Bytes {
+		p.Total = p.Bytes
+	}
+
+	g.progress[id] = p
+}
+
+// forget ends what note has begun.
+func (g *Registry) forget(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	delete(g.progress, id)
+}
+
+// Progress tells how far a model is, while this process publishes it.
 func (g *Registry) Progress(id string) (Progress, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -116,6 +154,10 @@ func (g *Registry) Fetching() (fetches int, here, total int64) {
 	defer g.mu.Unlock()
 
 	for _, p := range g.progress {
+		if p.Stage != stageFetching {
+			continue
+		}
+
 		fetches++
 		here += p.Bytes
 		total += max(p.Bytes, p.Total)

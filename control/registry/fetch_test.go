@@ -116,7 +116,14 @@ func TestFetchDoesNotHoldUpOthersAndEndsWithItsModel(t *testing.T) {
 
 	slow := w.model("ONNX", server.URL+"/p.tar", "")
 	must(t, w.reg.Create(t.Context(), slow))
-	eventually(t, func() bool { p, ok := w.reg.Progress(slow.ID); return ok && p.Bytes == 1000 && p.Total == 1_000_000 })
+	eventually(t, func() bool {
+		p, ok := w.reg.Progress(slow.ID)
+		return ok && p == registry.Progress{Stage: "fetching", Bytes: 1000, Total: 1_000_000}
+	})
+
+	if n, here, total := w.reg.Fetching(); n != 1 || here != 1000 || total != 1_000_000 {
+		t.Errorf("%d fetches, %d of %d bytes", n, here, total)
+	}
 
 	local := w.model("ONNX", files(t, map[string]string{"model.onnx": "weights"}), "")
 	must(t, w.reg.Create(t.Context(), local))

@@ -162,6 +162,8 @@ func (g *Registry) resume(ctx context.Context, m *spec.Model) {
 			g.log.Warn("cannot finish the deletion of a model", slog.String("model_id", m.ID), slog.Any("error", err))
 		}
 	case m.Status == spec.ModelPublishing:
+		g.note(m.ID, Progress{Stage: stageQueued, Total: -1})
+
 		select {
 		case g.queueOf(m) <- m.ID:
 		case <-ctx.Done():
@@ -177,10 +179,17 @@ func (g *Registry) Create(ctx context.Context, m *spec.Model) error {
 
 	m.Status = spec.ModelPublishing
 
+	// Before anybody can take it from the queue and be further.
+	g.note(m.ID, Progress{Stage: stageQueued, Total: -1})
+
 	_, err := g.st.Commit(ctx,
 		g.st.Projects.ExistsOp(m.ProjectID, 0),
 		g.st.Index.CreateOp(indexOf(m), m.ID),
 		g.st.Models.CreateOp(m.ID, *m))
+
+	if err != nil {
+		g.forget(m.ID)
+	}
 
 	switch {
 	case errors.Is(err, store.ErrExists):
@@ -196,6 +205,8 @@ func (g *Registry) Create(ctx context.Context, m *spec.Model) error {
 	}
 
 	// Thousands wait already: take it back rather than promise what may take hours.
+	g.forget(m.ID)
+
 	err = g.Delete(context.WithoutCancel(ctx), m.ID)
 
 	return errors.Join(fault.New(fault.Overloaded, "Too many models are being published."), err)
@@ -254,6 +265,10 @@ func (g *Registry) publish(process, ctx context.Context, m spec.Model) {
 	}()
 
 	fetched, err := g.fetch(ctx, &m)
+
+	if err == nil {
+		g.verifying(m.ID)
+	}
 
 	g.placing.RLock()
 	defer g.placing.RUnlock()

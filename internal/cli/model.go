@@ -53,7 +53,7 @@ func modelCreate(b *base) *cobra.Command {
 				return err
 			}
 
-			whole, err := b.waitModel(cmd.Context(), made.ModelID, wait)
+			whole, err := b.waitModel(cmd, made.ModelID, wait)
 			if err != nil {
 				return err
 			}
@@ -87,9 +87,15 @@ func sourceLocation(source string) (string, error) {
 	return abs, nil
 }
 
-func (b *base) waitModel(ctx context.Context, id string, wait time.Duration) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+// waitModel shows progress until the model is published or refused.
+func (b *base) waitModel(cmd *cobra.Command, id string, wait time.Duration) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 	defer cancel()
+
+	line := newProgress(cmd.ErrOrStderr())
+	defer line.end()
+
+	began := time.Now()
 
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		whole := map[string]any{}
@@ -106,10 +112,61 @@ func (b *base) waitModel(ctx context.Context, id string, wait time.Duration) (ma
 			return nil, errors.New("the model was refused: " + reason)
 		}
 
+		line.step(publishingText(whole), fetchStage(whole), time.Since(began))
+
 		if err := sleep(ctx, pause); err != nil {
-			return nil, fmt.Errorf("the model is still %v after %v", whole["model_status"], wait)
+			return nil, fmt.Errorf("the model is still %v after %v", publishingText(whole), wait)
 		}
 	}
+}
+
+func fetchStage(model map[string]any) string {
+	p, ok := model["fetch_progress"].(map[string]any)
+	if !ok {
+		return ""
+	}
+
+	return plainString(p["stage"])
+}
+
+// publishingText is the status of a model and, while it is on its way, how far it is.
+func publishingText(model map[string]any) string {
+	status := firstOf(plainString(model["model_status"]), "-")
+
+	p, ok := model["fetch_progress"].(map[string]any)
+	if !ok {
+		return status
+	}
+
+	status += ", " + plainString(p["stage"])
+	done, _ := p["bytes"].(float64)
+	total, _ := p["total"].(float64)
+
+	switch {
+	case total > 0 && done < total:
+		return fmt.Sprintf("%s %s of %s (%.0f%%)", status, size(done), size(total), 100*done/total)
+	case done > 0:
+		return status + " " + size(done)
+	default:
+		return status
+	}
+}
+
+// size is a number of bytes for people.
+func size(n float64) string {
+	const step = 1000
+
+	units := []string{"B", "kB", "MB", "GB", "TB"}
+	for n >= step && len(units) > 1 {
+		n /= step
+		units = units[1:]
+	}
+
+	if units[0] == "B" || n >= 100 {
+		return fmt.Sprintf("%.0f %s", n, units[0])
+	}
+
+	return fmt.Sprintf("%.1f %s", n, units[0])
 }
 
 func plainString(v any) string {
@@ -137,7 +194,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 func modelColumns() []column {
 	return []column{
 		field("ID", "model_id"), field("NAME", "model_name"), field("VERSION", "model_version"),
-		field("TYPE", "model_type"), field("STATUS", "model_status"), field("SIZE", "model_size"), moment("CREATED", "create_at"),
+		field("TYPE", "model_type"), {title: "STATUS", value: publishingText}, field("SIZE", "model_size"), moment("CREATED", "create_at"),
 	}
 }
 

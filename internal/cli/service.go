@@ -295,11 +295,15 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	last     string
+	shown    bool
+	at       time.Duration
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, terminal: isTerminal(w)} }
 
 func (p *progress) show(s string) {
+	p.shown = true
+
 	if p.terminal {
 		_, _ = fmt.Fprintf(p.w, "\r\x1b[K%s", s)
 
@@ -313,8 +317,31 @@ func (p *progress) show(s string) {
 	}
 }
 
-func (p *progress) end() {
+// step is show for what changes all the time: beside a terminal it writes a line when stage changes, and else now and then.
+func (p *progress) step(s, stage string, since time.Duration) {
+	const (
+		every = 5 * time.Second
+		soon  = 300 * time.Millisecond // what is over by then needs no line
+	)
+
+	s += " " + since.Truncate(100*time.Millisecond).String()
 	if p.terminal {
+		p.shown = true
+		p.show(s)
+
+		return
+	}
+
+	if !p.shown && (stage == "" || since < soon) || p.shown && stage == p.last && since-p.at < every {
+		return
+	}
+
+	p.shown, p.last, p.at = true, stage, since
+	_, _ = fmt.Fprintln(p.w, s)
+}
+
+func (p *progress) end() {
+	if p.terminal && p.shown {
 		_, _ = fmt.Fprintln(p.w)
 	}
 }

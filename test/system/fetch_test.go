@@ -21,13 +21,8 @@ func TestModelFromAnArchive(t *testing.T) {
 	var buf bytes.Buffer
 
 	z := gzip.NewWriter(&buf)
-	w := tar.NewWriter(z)
 
-	if err := w.AddFS(os.DirFS(digitsDir(t))); err != nil {
-		t.Fatal(err)
-	}
-
-	if err := w.Close(); err != nil {
+	if _, err := z.Write(packed(t, digitsDir(t), nil)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -62,4 +57,33 @@ func TestModelFromAnArchive(t *testing.T) {
 	if body := s.call("GET", s.api("/models/"+model), nil).Body; status != "failed" || !bytes.Contains(body, []byte("SHA-256")) {
 		t.Errorf("model is %s: %s", status, body)
 	}
+}
+
+// packed is an archive of a directory and more files.
+func packed(t *testing.T, dir string, more map[string][]byte) []byte {
+	t.Helper()
+
+	var buf bytes.Buffer
+
+	w := tar.NewWriter(&buf)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, data := range more {
+		err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(data))})
+		if err == nil {
+			_, err = w.Write(data)
+		}
+
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	return buf.Bytes()
 }
