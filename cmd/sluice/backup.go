@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,28 +42,6 @@ func backupCommand() *cobra.Command {
 	fl.StringVar(&f.output, "output", "", "file to write; it must not exist")
 	fl.BoolVar(&f.withKeyring, "with-keyring", false, "include the key ring and the bootstrap file: whoever has the archive can then open its secrets")
 	must(cmd.MarkFlagRequired("output"))
-
-	return cmd
-}
-
-func restoreCommand() *cobra.Command {
-	var from, data, keyring string
-
-	cmd := &cobra.Command{
-		Use: "restore", Args: cobra.NoArgs,
-		Short:   "Make a new data directory of a backup",
-		Example: `  sluice restore --from sluice-backup.tar.gz --data newdata --keyring keyring`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return restore(cmd.Context(), from, data, keyring, cmd.OutOrStdout())
-		},
-	}
-
-	fl := cmd.Flags()
-	fl.StringVar(&from, "from", "", "archive that sluice backup wrote")
-	fl.StringVar(&data, "data", "", "data directory to make; it must not exist, or be empty")
-	fl.StringVar(&keyring, "keyring", "", "key ring to copy into it, for an archive without one")
-	must(cmd.MarkFlagRequired("from"))
-	must(cmd.MarkFlagRequired("data"))
 
 	return cmd
 }
@@ -244,43 +221,4 @@ func (f *backupFlags) online(ctx context.Context, door string, out io.Writer) er
 	default:
 		return nil
 	}
-}
-
-func restore(ctx context.Context, from, data, keyring string, stdout io.Writer) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("--from: %w", err)
-	}
-	defer in.Close() //nolint:errcheck // read only
-
-	var ring []byte
-
-	if keyring != "" {
-		if ring, err = os.ReadFile(keyring); err != nil {
-			return fmt.Errorf("--keyring: %w", err)
-		}
-	}
-
-	m, err := backup.Restore(ctx, in, data, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return fmt.Errorf("%s: %w", from, err)
-	}
-
-	_, _ = fmt.Fprintf(stdout, "%s: made of a backup of %s: state at revision %d (%d records), %d models, %d files\n",
-		data, m.Created.Format("2006-01-02 15:04:05 MST"), m.Revision, m.Records, m.Models, len(m.Files))
-
-	path := filepath.Join(data, "keyring")
-
-	switch {
-	case m.HasKeyring() && ring != nil:
-		return fmt.Errorf("--keyring: the backup has a key ring of its own, which is at %s now", path)
-	case ring != nil:
-		if err := atomicfile.Create(path, ring, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("--keyring: %w", err)
-		}
-	case !m.HasKeyring():
-		_, _ = fmt.Fprintf(stdout, "the key ring is not in it: put it at %s, mode 0600, before sluice starts\n", path)
-	}
-
-	return nil
 }

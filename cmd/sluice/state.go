@@ -46,7 +46,32 @@ func (b *builder) state() error {
 		return err
 	}
 
+	if err := b.finished(); err != nil {
+		return err
+	}
+
 	return b.openKeyring()
+}
+
+// finished makes sure that control does not begin to use a state that a restore is writing.
+func (b *builder) finished() error {
+	if b.role != roleControl {
+		return nil // gateways only read, and start without etcd too
+	}
+
+	ctx, cancel := context.WithTimeout(b.ctx, etcdDialTimeout)
+	defer cancel()
+
+	err := b.store.Unfinished(ctx)
+	if errors.Is(err, store.ErrUnfinished) {
+		return fmt.Errorf("%w; wait for its end, or restore again: sluice restore --again", err)
+	}
+
+	if err != nil {
+		b.log.Warn("the state does not answer yet", slog.Any("error", err))
+	}
+
+	return nil
 }
 
 func (b *builder) openEtcd(dir string) error {

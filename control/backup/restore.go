@@ -31,7 +31,34 @@ func Verify(ctx context.Context, in io.Reader) (*Manifest, error) {
 
 // Restore makes the data directory dir of an archive. dir must not exist, or be empty; after an
 // error it is as it was.
-func Restore(ctx context.Context, in io.Reader, dir string, log *slog.Logger) (m *Manifest, err error) {
+func Restore(ctx context.Context, in io.Reader, dir string, log *slog.Logger) (*Manifest, error) {
+	return restore(ctx, in, dir, func(work string, place func() error) error {
+		if err := load(ctx, work, log); err != nil {
+			return err
+		}
+
+		return place()
+	})
+}
+
+// RestoreShared is Restore with the state in st, which must be empty: both are there in the end, or neither. With
+// again it removes first what an earlier restore into st left that did not come to its end.
+func RestoreShared(ctx context.Context, in io.Reader, dir string, st *store.Store, again bool) (*Manifest, error) {
+	return restore(ctx, in, dir, func(work string, place func() error) error {
+		f, err := os.Open(filepath.Join(work, stateName))
+		if err != nil {
+			return err //nolint:wrapcheck // it names the file
+		}
+		defer f.Close() //nolint:errcheck // read only
+
+		_, err = st.Restore(ctx, restorable(f), place, again)
+
+		return err //nolint:wrapcheck // it says what it did
+	})
+}
+
+// restore unpacks into a directory of its own; load takes the state from there, and calls place for the rest.
+func restore(ctx context.Context, in io.Reader, dir string, load func(work string, place func() error) error) (m *Manifest, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
@@ -49,9 +76,17 @@ func Restore(ctx context.Context, in io.Reader, dir string, log *slog.Logger) (m
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 
+	placed := false
+
 	defer func() {
-		if err != nil {
+		switch {
+		case err == nil:
+		case !placed:
 			err = errors.Join(err, os.RemoveAll(work))
+		case errors.Is(err, store.ErrUnfinished):
+			err = fmt.Errorf("%w; %s was made nonetheless", err, dir)
+		default:
+			err = errors.Join(err, os.RemoveAll(dir)) // nobody has used it
 		}
 	}()
 
@@ -60,11 +95,13 @@ func Restore(ctx context.Context, in io.Reader, dir string, log *slog.Logger) (m
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 
-	if err := load(ctx, work, log); err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
+	err = load(work, func() error {
+		err := place(work, dir)
+		placed = placed || err == nil
 
-	if err := place(work, dir); err != nil {
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 

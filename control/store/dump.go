@@ -54,6 +54,10 @@ func (s *Store) Dump(ctx context.Context, each func(Record) error) (rev int64, e
 				continue
 			}
 
+			if r.Key == restoreMark {
+				return 0, ErrUnfinished
+			}
+
 			if kv.Lease != 0 {
 				if r.Expires, err = s.expiry(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
 					return 0, err
@@ -94,6 +98,11 @@ func (s *Store) Load(ctx context.Context, records iter.Seq2[Record, error]) (loa
 		return 0, fmt.Errorf("write the state: %w: %d keys under %s", ErrNotEmpty, there.Count, s.prefix)
 	}
 
+	return s.put(ctx, records)
+}
+
+// put writes records in batches.
+func (s *Store) put(ctx context.Context, records iter.Seq2[Record, error]) (loaded int, err error) {
 	var (
 		ops  []clientv3.Op
 		size int

@@ -1,6 +1,7 @@
 package system_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,8 @@ import (
 func TestBackupOfAnExternalEtcd(t *testing.T) {
 	t.Parallel()
 
-	endpoint, _ := etcd(t)
-	dir := t.TempDir()
+	member := startEtcd(t)
+	endpoint, dir := member.endpoint, t.TempDir()
 	keyring, config := filepath.Join(dir, "keyring"), filepath.Join(dir, "control.yaml")
 
 	seed := start(t, filepath.Join(dir, "seed"), quickStop)
@@ -79,6 +80,63 @@ func TestBackupOfAnExternalEtcd(t *testing.T) {
 		if code := again.stop(30 * time.Second); code != 0 {
 			t.Errorf("%s: exit code %d", name, code)
 		}
+	}
+
+	restoreIntoEtcd(t, member, control, config, offline, keyring, service)
+}
+
+// restoreIntoEtcd loses the etcd, and goes on with an empty one in its place.
+func restoreIntoEtcd(t *testing.T, member *etcdMember, was *sluice, config, archive, keyring, service string) {
+	t.Helper()
+	member.stop()
+
+	if err := os.RemoveAll(member.dir); err != nil {
+		t.Fatal(err)
+	}
+
+	member.start()
+
+	raw, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	shared := string(raw[bytes.IndexByte(raw, '\n')+1:]) // without the data directory
+	data := filepath.Join(t.TempDir(), "control")
+	args := []string{"restore", "--from", archive, "--config", config, "--keyring", keyring, "--data"}
+
+	if code, out := tool(t, append(args, data)...); code != 0 || !strings.Contains(out, "the state is in etcd at "+member.endpoint) {
+		t.Fatalf("restore: %d %s", code, out)
+	}
+
+	copyBootstrap(t, was, data)
+
+	control := startAs(t, "control", data, shared+quickStop)
+	killWorkersOf(t, filepath.Dir(data))
+
+	control.token = was.token
+	control.waitStatus(service, "running", 30*time.Second)
+
+	gateway := startAs(t, "gateway", filepath.Join(t.TempDir(), "gateway"), shared+quickStop)
+	gateway.token = was.token
+	gateway.eventually(20*time.Second, "prediction of the restored model", func() bool {
+		label, err := gateway.predictDigit(gateway.Edge, service, 4)
+
+		return err == nil && label == "4"
+	})
+
+	// What is in use is not written over, and the rest of the attempt goes.
+	again := filepath.Join(t.TempDir(), "again")
+	if code, out := tool(t, append(args, again, "--again")...); code != 1 || !strings.Contains(out, "the state is not empty") {
+		t.Errorf("restore over a state in use: %d %s", code, out)
+	}
+
+	if _, err := os.Stat(again); !os.IsNotExist(err) {
+		t.Errorf("a refused restore left its directory: %v", err)
+	}
+
+	if code := control.stop(30 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

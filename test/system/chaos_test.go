@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,7 +50,8 @@ type chaos struct {
 	clients      sync.WaitGroup
 }
 
-// TestChaos runs for CHAOS_MINUTES (8 s if that is not set) from CHAOS_SEED (or a new one, printed).
+// TestChaos runs for CHAOS_MINUTES (8 s if that is not set) from CHAOS_SEED (or a new one, printed), all acts or
+// those of CHAOS_ACTS, by their names with commas in between.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
@@ -85,10 +88,7 @@ func TestChaos(t *testing.T) {
 	c.clients.Go(func() { c.streamClient(200) })
 	c.clients.Go(func() { c.engineClient(300) })
 
-	acts := []struct {
-		name string
-		run  func()
-	}{
+	acts := []act{
 		{"full upgrade", func() { c.upgrade(2, 0) }},
 		{"expanding upgrade", func() { c.upgrade(1, 0) }},
 		{"shrinking upgrade", func() { c.upgrade(0, 1) }},
@@ -103,6 +103,10 @@ func TestChaos(t *testing.T) {
 		{"etcd away", c.etcdAway},
 		{"full disk", c.fullDisk},
 	}
+	if only := os.Getenv("CHAOS_ACTS"); only != "" {
+		acts = slices.DeleteFunc(acts, func(a act) bool { return !slices.Contains(strings.Split(only, ","), a.name) })
+	}
+
 	counts := map[string]int{}
 
 	// Every act in a random order, again and again.
@@ -135,6 +139,12 @@ func TestChaos(t *testing.T) {
 
 	c.nothingLost()
 	c.nothingLeaked(before)
+}
+
+// act is something that happens to the cluster.
+type act struct {
+	name string
+	run  func()
 }
 
 func newChaos(t *testing.T, seed uint64) *chaos {

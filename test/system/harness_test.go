@@ -130,6 +130,19 @@ func startAs(tb testing.TB, role, data, config string, args ...string) *sluice {
 	return startIn(tb, nil, role, data, config, args...)
 }
 
+// keepLog leaves what the process has said in the directory CHAOS_LOGS, if its test has failed.
+func (s *sluice) keepLog() {
+	dir := os.Getenv("CHAOS_LOGS")
+	if dir == "" || !s.t.Failed() {
+		return
+	}
+
+	path := filepath.Join(dir, fmt.Sprintf("%s-%d.log", filepath.Base(s.data), s.cmd.Process.Pid))
+	if err := os.WriteFile(path, []byte(s.log.String()), 0o600); err != nil {
+		s.t.Logf("keep a log: %v", err)
+	}
+}
+
 // startIn is startAs below a command that runs what follows it, in a mount namespace for example.
 func startIn(tb testing.TB, prefix []string, role, data, config string, args ...string) *sluice {
 	tb.Helper()
@@ -174,6 +187,7 @@ func startIn(tb testing.TB, prefix []string, role, data, config string, args ...
 	}
 
 	tb.Cleanup(s.kill)
+	tb.Cleanup(s.keepLog)
 
 	if prefix != nil {
 		s.root = fmt.Sprintf("/proc/%d/root", s.cmd.Process.Pid)
