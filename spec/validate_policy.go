@@ -55,6 +55,8 @@ func (t *TrafficPolicy) validate(m *mistakes, entries []Entry) {
 		case "header", "cookie", "query":
 			if s.Name == "" || len(s.Name) > 256 {
 				m.addf("traffic_policy.sticky.name", "is required for by %s, with at most 256 bytes", s.By)
+			} else if s.By == "header" && headerName(s.Name) != "" {
+				m.addf("traffic_policy.sticky.name", "%s", headerName(s.Name))
 			}
 		case "principal", "app":
 		default:
@@ -80,6 +82,10 @@ func (t *TrafficPolicy) validate(m *mistakes, entries []Entry) {
 		if len(r.Name) > 64 {
 			m.addf(path+".name", "must have at most 64 bytes, has %d", len(r.Name))
 		}
+
+		if bad := headerValue(r.Name); bad != "" { // answers tell it in a header
+			m.addf(path+".name", "%s", bad)
+		}
 	}
 }
 
@@ -103,6 +109,10 @@ func (c *Match) validate(m *mistakes, path string) {
 		if len(nv.at.Value) > maxText {
 			m.addf(path+"."+nv.name+".value", "must have at most %d bytes, has %d", maxText, len(nv.at.Value))
 		}
+	}
+
+	if c.Header != nil && headerValue(c.Header.Value) != "" {
+		m.addf(path+".header.value", "%s", headerValue(c.Header.Value))
 	}
 
 	if c.Header != nil && c.Header.Name != "" && headerName(c.Header.Name) != "" {

@@ -11,11 +11,11 @@ import (
 // visiblePatience bounds how long an answer waits for the gateway of this process.
 const visiblePatience = 250 * time.Millisecond
 
-// visible holds back the answer to a change of credentials until the gateway of this process
-// follows it, so that a key works, or stops working, as soon as its owner hears of it.
+// visible holds back the answer to a change of credentials or of a service until the gateway of this process
+// follows it, so that a key works, or stops working, and weights and rules hold, as soon as their owner hears of it.
 func visible(next http.Handler, plans *plan.Follower) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if plans == nil || !changesCredentials(r) {
+		if plans == nil || !changesRoutes(r) {
 			next.ServeHTTP(w, r)
 
 			return
@@ -25,8 +25,8 @@ func visible(next http.Handler, plans *plan.Follower) http.Handler {
 	})
 }
 
-// changesCredentials tells by method and path; an answer that waits in vain costs visiblePatience.
-func changesCredentials(r *http.Request) bool {
+// changesRoutes tells by method and path; an answer that waits in vain costs visiblePatience.
+func changesRoutes(r *http.Request) bool {
 	p := r.URL.Path
 
 	switch {
@@ -34,6 +34,8 @@ func changesCredentials(r *http.Request) bool {
 		return false
 	case p == "/v3/auth/tokens":
 		return r.Method == http.MethodDelete
+	case r.Method == http.MethodPut && strings.HasPrefix(p, "/v1/"):
+		return strings.Contains(p, "/services/")
 	default:
 		return strings.HasPrefix(p, "/v3.0/OS-CREDENTIAL/") || strings.HasPrefix(p, "/v3/users/") ||
 			strings.Contains(p, "/app-auth")
