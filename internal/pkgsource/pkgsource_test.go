@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -238,6 +240,11 @@ func TestHostileArchives(t *testing.T) {
 		"bomb":             {gzipped(t, tarOf(t, entry{name: "z", text: zeros}, entry{name: "y", text: zeros})), "unpacks to more"},
 		"zip bomb":         {zipOf(t, entry{name: "z", text: zeros}, entry{name: "y", text: zeros}), "unpacks to more"},
 		"lying zip":        {understated(t), ""},
+		"overlapping zip":  {overlapping(t, zeros[:1<<18], 40), "unpacks to more"},
+		"sparse":           {sparse(1 << 40), "unpacks to more"},
+		"sparse, old":      {sparseOld(1 << 40), "neither a file"},
+		"heads only":       {gzipped(t, bytes.Repeat(rawHead("h", 9, tar.TypeXHeader, "9 path=a\n"), 19<<10)), "unpacks to more"},
+		"many notes":       {tarOf(t, slices.Repeat([]entry{{kind: tar.TypeXGlobalHeader}}, 60)...), "more than 50 entries"},
 		"not an archive":   {[]byte("<html>log in</html>"), "not an archive"},
 		"empty":            {nil, "not an archive"},
 		"gzip of text":     {gzipped(t, []byte(strings.Repeat("text ", 300))), "damaged"},
@@ -265,6 +272,80 @@ func TestHostileArchives(t *testing.T) {
 			onlyDirs(t, root)
 		})
 	}
+}
+
+// rawHead is a header, with what follows it, as no library would write it.
+func rawHead(name string, size int64, kind byte, text string) []byte {
+	b := make([]byte, 512, 1024)
+	copy(b, name)
+	copy(b[100:], "0000644\x000000000\x000000000\x00"+fmt.Sprintf("%011o\x00%011o\x00", size, 0)+"        ")
+	b[156] = kind
+	copy(b[257:], "ustar\x0000")
+	stamp(b)
+
+	text += strings.Repeat("\x00", (512-len(text)%512)%512)
+
+	return append(b, text...)
+}
+
+// stamp puts the checksum into a header.
+func stamp(b []byte) {
+	copy(b[148:], "        ")
+
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+
+	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+}
+
+// sparse is an archive of one file that is a hole of a size, by the records of POSIX.
+func sparse(size int64) []byte {
+	records := ""
+
+	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=model.onnx", fmt.Sprint("GNU.sparse.realsize=", size)} {
+		n := len(kv) + 2
+		n += len(strconv.Itoa(n + 2))
+		records += fmt.Sprintf("%d %s\n", n, kv)
+	}
+
+	data := rawHead("h", int64(len(records)), tar.TypeXHeader, records)
+	data = append(data, rawHead("GNUSparseFile.0/model.onnx", 512, tar.TypeReg, "0\n")...)
+
+	return append(data, make([]byte, 1024)...)
+}
+
+// sparseOld is sparse by GNU's own kind of entry.
+func sparseOld(size int64) []byte {
+	b := rawHead("model.onnx", 0, tar.TypeGNUSparse, "")
+	copy(b[257:], "ustar  \x00")
+	copy(b[483:], fmt.Sprintf("%011o", size>>3)) // as large as eleven digits can say
+	stamp(b)
+
+	return append(b, make([]byte, 1024)...)
+}
+
+// overlapping is a zip archive whose entries all have the same bytes.
+func overlapping(t *testing.T, text string, n int) []byte {
+	t.Helper()
+
+	data := zipOf(t, entry{name: "f00", text: text})
+	index, end := bytes.Index(data, []byte("PK\x01\x02")), bytes.Index(data, []byte("PK\x05\x06"))
+	line, tail := data[index:end], bytes.Clone(data[end:])
+	out := bytes.Clone(data[:index])
+
+	for i := range n {
+		one := bytes.Clone(line)
+		copy(one[46:], fmt.Sprintf("f%02d", i))
+		out = append(out, one...)
+	}
+
+	binary.LittleEndian.PutUint16(tail[8:], uint16(n))
+	binary.LittleEndian.PutUint16(tail[10:], uint16(n))
+	binary.LittleEndian.PutUint32(tail[12:], uint32(n*len(line)))
+
+	return append(out, tail...)
 }
 
 // understated is a zip archive whose entry is larger than its index says.

@@ -111,7 +111,7 @@ func oldTar(head []byte) bool {
 }
 
 func (u *unpacker) tar(in io.Reader) error {
-	src := &endSeen{in: &stoppable{u.ctx, in}}
+	src := &endSeen{in: &metered{in: &stoppable{u.ctx, in}, left: u.left + int64(u.lim.files)*headBytes + tailBytes}}
 	r := tar.NewReader(src)
 
 	for {
@@ -128,7 +128,7 @@ func (u *unpacker) tar(in io.Reader) error {
 
 		switch h.Typeflag {
 		case tar.TypeXGlobalHeader:
-			continue
+			err = u.enter("")
 		case tar.TypeDir:
 			err = u.dir(h.Name)
 		case tar.TypeReg:
@@ -145,14 +145,38 @@ func (u *unpacker) tar(in io.Reader) error {
 
 // rest reads to the end, so that the checksum behind it is looked at.
 func (u *unpacker) rest(in io.Reader) error {
-	const padding = 64 << 20
-
-	n, err := io.CopyBuffer(io.Discard, io.LimitReader(in, padding), u.buf)
-	if err == nil && n == padding {
+	n, err := io.CopyBuffer(io.Discard, io.LimitReader(in, tailBytes), u.buf)
+	if err == nil && n == tailBytes {
 		return refuse(nil, "names an archive with much behind its end")
 	}
 
 	return err
+}
+
+const (
+	// headBytes is what the heads of an entry take at most, on average; tailBytes is what may stand behind the end.
+	headBytes = 4 << 10
+	tailBytes = 16 << 20
+)
+
+// metered bounds all that is unpacked, heads included: an archive may consist of nothing else.
+type metered struct {
+	in   io.Reader
+	left int64
+}
+
+var errMetered = errors.New("the archive unpacks to too much")
+
+// Read implements io.Reader.
+func (m *metered) Read(p []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, errMetered
+	}
+
+	n, err := m.in.Read(p[:min(int64(len(p)), m.left)])
+	m.left -= int64(n)
+
+	return n, err
 }
 
 // endSeen notices when there was nothing more to read.
@@ -307,6 +331,8 @@ func (u *unpacker) explain(err error) error {
 	switch {
 	case err == nil, errors.As(err, &f), u.ctx.Err() != nil, errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return err
+	case errors.Is(err, errMetered):
+		return u.tooLarge()
 	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
 		return refuse(err, "names an archive in which a file and a directory have the same name")
 	case isLocal(err):
