@@ -15,7 +15,7 @@ type Config struct {
 	Most int
 	// Every is how often the load is looked at; default 100 ms.
 	Every time.Duration
-	// Calm is how long less must have been enough before there are fewer slots; default 1 s.
+	// Calm is how long less must have been enough before there are fewer slots; default 400 ms.
 	Calm time.Duration
 	// Least, when set, tells before each look how many slots there have to be at least.
 	Least func() int
@@ -37,6 +37,8 @@ type Governor struct {
 type sample struct {
 	at  time.Time
 	cpu time.Duration // of the whole process
+	// Times that the system took a processor away.
+	robbed uint64
 	// Goroutines that waited for a slot: all, and those that waited long.
 	waits, late uint64
 }
@@ -52,7 +54,7 @@ func New(cfg Config) *Governor {
 	}
 
 	if cfg.Calm <= 0 {
-		cfg.Calm = time.Second
+		cfg.Calm = 400 * time.Millisecond
 	}
 
 	if cfg.Least == nil {
@@ -153,19 +155,29 @@ const (
 	// shareLate of the waits, and leastLate in number, have to be long before that counts.
 	shareLate = 50
 	leastLate = 5
+	// crowded is how often in a second the system takes a processor away, because others want it, for
+	// waits to be long for that reason: slots do not help then. From there on shareLateCrowded counts.
+	crowded          = 100
+	shareLateCrowded = 5
 )
 
 // since tells what happened between the last sample and this one.
 func (u *usage) since(s sample) (load float64, late bool, span time.Duration) {
 	span = s.at.Sub(u.last.at)
-	cpu, waits, long := s.cpu-u.last.cpu, s.waits-u.last.waits, s.late-u.last.late
+	cpu, robbed := s.cpu-u.last.cpu, s.robbed-u.last.robbed
+	waits, long := s.waits-u.last.waits, s.late-u.last.late
 	u.last = s
 
 	if span <= 0 {
 		return 0, false, 0
 	}
 
-	return float64(cpu) / float64(span), long >= leastLate && long*shareLate >= waits, span
+	share := uint64(shareLate)
+	if float64(robbed) > crowded*span.Seconds() {
+		share = shareLateCrowded
+	}
+
+	return float64(cpu) / float64(span), long >= leastLate && long*share >= waits, span
 }
 
 // lateAfter is a long wait for a slot.
@@ -179,7 +191,8 @@ func newMeter() *meter {
 }
 
 func (m *meter) sample() sample {
-	s := sample{at: time.Now(), cpu: cpuTime()}
+	s := sample{at: time.Now()}
+	s.cpu, s.robbed = spent()
 
 	metrics.Read(m.waits)
 

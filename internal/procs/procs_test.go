@@ -14,6 +14,7 @@ type bench struct {
 	now  sample
 	load float64
 	late uint64 // per look, of 1000 waits
+	busy bool   // others want the processors
 	got  []int
 }
 
@@ -25,6 +26,10 @@ func (b *bench) governor(most int) *Governor {
 		b.now.cpu += time.Duration(b.load * float64(100*time.Millisecond))
 		b.now.waits += 1000
 		b.now.late += b.late
+
+		if b.busy {
+			b.now.robbed += 11
+		}
 
 		return b.now
 	}
@@ -44,22 +49,24 @@ func TestGovernor(t *testing.T) {
 		late        uint64
 		looks, want int
 	}{
-		{"idle", 8, 8, 0.01, 0, 10, 1},
-		{"not yet", 8, 8, 0.01, 0, 9, 8},
-		{"one is enough", 2, 2, 1.0, 0, 10, 1},
+		{"idle", 8, 8, 0.01, 0, 4, 1},
+		{"not yet", 8, 8, 0.01, 0, 3, 8},
+		{"one is enough", 2, 2, 1.0, 0, 4, 1},
 		{"one is enough and stays", 2, 1, 0.9, 0, 50, 1},
 		{"one is full", 2, 1, 0.97, 0, 1, 2},
 		{"two stay", 2, 2, 1.3, 0, 50, 2},
 		{"up in one step", 16, 1, 6, 0, 1, 8},
-		{"down to what is used", 16, 16, 6, 0, 10, 8},
+		{"down to what is used", 16, 16, 6, 0, 4, 8},
 		{"never over the most", 4, 4, 3.9, 0, 50, 4},
 		{"goroutines wait", 4, 1, 0.5, 30, 1, 2},
 		{"they go on waiting", 4, 1, 0.5, 30, 9, 4},
 		{"few wait", 4, 1, 0.5, 4, 9, 1},
+		{"crowded, goroutines wait", 4, 1, 0.5, 30, 9, 1},
+		{"crowded, most goroutines wait", 4, 1, 0.5, 300, 1, 2},
 		{"not under the least", 4, 4, 0.1, 0, 50, 2},
 		{"up to the least at once", 4, 1, 0.1, 0, 1, 2},
 	} {
-		b := &bench{load: tc.load, late: tc.late}
+		b := &bench{load: tc.load, late: tc.late, busy: strings.HasPrefix(tc.name, "crowded")}
 		g := b.governor(tc.most)
 		g.slots = tc.slots
 
@@ -85,7 +92,7 @@ func TestGovernorKeepsThePeak(t *testing.T) {
 	g := b.governor(8)
 
 	for i := range 100 {
-		if b.load = 0.2; i%5 == 0 {
+		if b.load = 0.2; i%3 == 0 {
 			b.load = 2.2
 		}
 
