@@ -35,9 +35,11 @@ type end struct {
 	last *farewell
 }
 
-// write sends judged frames. mid and open tell how they end. What comes behind a close frame
-// is dropped.
-func (e *end) write(b []byte, mid, open bool) error {
+// cut tells where a piece of the stream of frames ends: in the middle of a frame, or within a message.
+type cut struct{ mid, open bool }
+
+// write sends judged frames, which end at the given place. What comes behind a close frame is dropped.
+func (e *end) write(b []byte, at cut) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
@@ -49,9 +51,9 @@ func (e *end) write(b []byte, mid, open bool) error {
 		return err
 	}
 
-	e.mid, e.open = mid, open
+	e.mid, e.open = at.mid, at.open
 
-	if e.last != nil && !mid && !open {
+	if e.last != nil && at == (cut{}) {
 		return e.close(*e.last)
 	}
 
@@ -142,12 +144,12 @@ func (e *end) ping(payload []byte) {
 	_ = e.send(wsframe.AppendFrame(room[:0], wsframe.OpPing, payload, e.key(&key))) // the pump learns of it by reading
 }
 
-// state tells whether a close frame was sent, and whether one could be sent.
-func (e *end) state() (told, able bool) {
+// bowedTo tells whether a close frame was sent.
+func (e *end) bowedTo() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
-	return e.told, !e.shut && !e.mid
+	return e.told
 }
 
 // wake makes a pump and a writer that wait for this connection look around.

@@ -124,7 +124,7 @@ func (p *pump) endFrame() error {
 	return nil
 }
 
-var errFlood = &wsframe.Violation{Code: wsframe.CodePolicy, Reason: "too many control frames"} //nolint:gochecknoglobals // constant
+var errFlood = &wsframe.Violation{Code: wsframe.CodePolicy, Reason: "too many control frames"}
 
 // control sends a control frame on, or keeps it if it is an answer to a question of ours.
 func (p *pump) control(h *wsframe.Header) error {
@@ -185,26 +185,26 @@ func (p *pump) ours(h *wsframe.Header, payload []byte) bool {
 		return false
 	}
 
-	var clear [8]byte
+	var plain [8]byte
 
-	copy(clear[:], payload)
+	copy(plain[:], payload)
 
 	if h.Masked {
-		wsframe.Mask(clear[:], h.Key, 0)
+		wsframe.Mask(plain[:], h.Key, 0)
 	}
 
-	return bytes.Equal(clear[:], ping[:])
+	return bytes.Equal(plain[:], ping[:])
 }
 
 func (p *pump) farewell(h *wsframe.Header, payload []byte) error {
-	var clear [wsframe.MaxControl]byte
+	var plain [wsframe.MaxControl]byte
 
-	n := copy(clear[:], payload)
+	n := copy(plain[:], payload)
 	if h.Masked {
-		wsframe.Mask(clear[:n], h.Key, 0)
+		wsframe.Mask(plain[:n], h.Key, 0)
 	}
 
-	code, reason, v := wsframe.ParseClose(clear[:n])
+	code, reason, v := wsframe.ParseClose(plain[:n])
 	if v != nil {
 		return v
 	}

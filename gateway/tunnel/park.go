@@ -24,7 +24,7 @@ func (p *pump) rest() (parked bool, err error) {
 	return p.park()
 }
 
-var errStalled = &wsframe.Violation{Code: wsframe.CodePolicy, Reason: "a frame was begun and not ended"} //nolint:gochecknoglobals // constant
+var errStalled = &wsframe.Violation{Code: wsframe.CodePolicy, Reason: "a frame was begun and not ended"}
 
 // restWithin waits for the rest of a frame, with the buffer at hand, as long as a slow end may take.
 func (p *pump) restWithin() (bool, error) {

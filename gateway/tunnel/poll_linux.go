@@ -53,12 +53,7 @@ func (w *poller) close() error {
 
 	w.done = true
 
-	var errs []error
-	for _, fd := range []int{w.fd, w.wake[0]} {
-		errs = append(errs, unix.Close(fd))
-	}
-
-	return errors.Join(errs...)
+	return errors.Join(unix.Close(w.fd), unix.Close(w.wake[0]))
 }
 
 // arm watches the connection of a parked pump once.

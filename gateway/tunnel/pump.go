@@ -314,7 +314,7 @@ func (p *pump) flush() error {
 	// A whole frame that waits for its rest has begun its message without the receiver knowing.
 	open := p.check.Open() && (!p.within || mid || p.head.Op == wsframe.OpContinuation)
 
-	err := p.to.write(p.buf[p.start:p.judged], mid, open)
+	err := p.to.write(p.buf[p.start:p.judged], cut{mid, open})
 	p.start = p.judged
 
 	switch {

@@ -60,5 +60,5 @@ func spare() int64 {
 
 	free, objects, live := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
 
-	return int64(free) + max(int64(objects)-int64(live), 0) //nolint:gosec // sizes of memory
+	return int64(free) + max(int64(objects)-int64(live), 0)
 }

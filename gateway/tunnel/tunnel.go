@@ -73,7 +73,7 @@ func (t *Tunnel) bow(from Side, f farewell) {
 	other := &t.ends[1-from]
 	other.bye(f, false)
 
-	told, _ := t.ends[from].state()
+	told := t.ends[from].bowedTo()
 	if both || told && t.verdictGiven() {
 		t.finish()
 	}
@@ -95,7 +95,7 @@ func (t *Tunnel) lost(from Side, err error) {
 	t.mu.Unlock()
 
 	client := &t.ends[Client]
-	told, _ := client.state()
+	told := client.bowedTo()
 
 	switch {
 	case from == Client:
@@ -159,7 +159,7 @@ func (t *Tunnel) broke(from Side, v *wsframe.Violation) {
 	t.mu.Unlock()
 
 	if t.ends[Engine].bye(f, false) {
-		if told, _ := t.ends[Engine].state(); told {
+		if t.ends[Engine].bowedTo() {
 			return
 		}
 	}
@@ -242,7 +242,7 @@ func (t *Tunnel) ended() {
 	}
 
 	r.Duration = time.Since(t.began)
-	if told, _ := t.ends[Client].state(); told {
+	if t.ends[Client].bowedTo() {
 		r.Linger = true
 	}
 

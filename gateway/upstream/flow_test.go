@@ -80,13 +80,15 @@ func TestStreamOutlivesTheDeadlineButNotItsIdleTime(t *testing.T) {
 				f.Flush()
 			}
 
-			<-time.After(100 * time.Millisecond)
+			<-time.After(250 * time.Millisecond)
 		}
 
 		<-r.Context().Done() // and then it hangs
 	})
-	b := newBench(t, upstream.Config{StreamIdle: 300 * time.Millisecond})
-	b.route.Policy.Limits.TimeoutSeconds = 0.2
+	// The pieces take longer together than an answer may, and each takes an eighth of the pause that is allowed: a machine
+	// that is busy delays them by much.
+	b := newBench(t, upstream.Config{StreamIdle: 2 * time.Second})
+	b.route.Policy.Limits.TimeoutSeconds = 0.8
 	b.use(addr)
 
 	out := b.do("POST", "/v1/infers/svc", "")
