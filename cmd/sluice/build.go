@@ -63,6 +63,9 @@ func build(ctx context.Context, role role, set *settings, log *slog.Logger, acce
 	return sys, nil
 }
 
+// lookEvery is how often an etcd beside us is asked whether it answers.
+const lookEvery = time.Second
+
 // builder holds what the steps of build hand on.
 type builder struct {
 	*system
@@ -169,7 +172,15 @@ func (b *builder) publishing() error {
 		cfg.Node = "" // instances on this machine belong to a control process, which may be older than this one
 	}
 
+	if b.etcd != nil {
+		cfg.Look = lookEvery
+	}
+
 	b.publisher = publish.New(cfg, b.store, b.log)
+
+	if b.etcd != nil {
+		gatewaytel.Behind(b.registry, b.publisher.Behind)
+	}
 
 	return nil
 }

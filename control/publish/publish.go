@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/control/store"
@@ -31,6 +32,9 @@ type Config struct {
 	Window time.Duration
 	// Published, when set, is told of every snapshot and what it cost.
 	Published func(revision int64, took time.Duration)
+	// Look is how often the state is asked whether it answers and still has the history that is followed;
+	// 0 never asks.
+	Look time.Duration
 }
 
 // Publisher keeps the snapshot. It is safe for concurrent use.
@@ -40,6 +44,8 @@ type Publisher struct {
 	log   *slog.Logger
 	dirty chan struct{} // something changed; capacity 1
 	began int64         // ms since the epoch
+
+	answered atomic.Pointer[time.Time] // when the state answered last
 
 	mu    sync.Mutex // guards all below
 	src   source
@@ -54,10 +60,13 @@ func New(cfg Config, st *store.Store, log *slog.Logger) *Publisher {
 		cfg.Window = defaultWindow
 	}
 
-	return &Publisher{
+	p := &Publisher{
 		cfg: cfg, store: st, log: log, dirty: make(chan struct{}, 1), began: time.Now().UnixMilli(),
 		src: newSource(), built: newBuilt(), next: make(chan struct{}),
 	}
+	p.answer()
+
+	return p
 }
 
 // Run follows the state until ctx ends.
@@ -66,26 +75,51 @@ func (p *Publisher) Run(ctx context.Context) error {
 		return fmt.Errorf("begin to publish: %w", err)
 	}
 
-	var wg sync.WaitGroup
+	p.answer()
 
-	p.watchAll(ctx, &wg)
+	for ctx.Err() == nil {
+		p.run(ctx)
+	}
+
+	return nil
+}
+
+// run follows one history of the state.
+func (p *Publisher) run(ctx context.Context) {
+	run, cancel := context.WithCancel(ctx)
+
+	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel()
+
+	p.mu.Lock()
+	p.src, p.built = newSource(), newBuilt()
+	p.mu.Unlock()
+
+	p.watchAll(run, &wg)
+
+	if p.cfg.Look > 0 {
+		wg.Go(func() {
+			defer cancel()
+			p.look(run)
+		})
+	}
 
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 
 	for {
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-run.Done():
+			return
 		case <-p.dirty:
 		}
 
 		timer.Reset(p.cfg.Window)
 
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-run.Done():
+			return
 		case <-timer.C:
 		}
 

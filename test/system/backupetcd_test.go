@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,8 @@ func TestBackupOfAnExternalEtcd(t *testing.T) {
 	online, offline := filepath.Join(dir, "online.tar.gz"), filepath.Join(dir, "offline.tar.gz")
 	control.backup(t, config, online)
 
+	gateway := startAs(t, "gateway", filepath.Join(dir, "gateway"), shared+quickStop)
+
 	if code := control.stop(30 * time.Second); code != 0 {
 		t.Errorf("control: exit code %d", code)
 	}
@@ -82,11 +85,11 @@ func TestBackupOfAnExternalEtcd(t *testing.T) {
 		}
 	}
 
-	restoreIntoEtcd(t, member, control, config, offline, keyring, service)
+	restoreIntoEtcd(t, member, control, config, offline, keyring, service, gateway)
 }
 
 // restoreIntoEtcd loses the etcd, and goes on with an empty one in its place.
-func restoreIntoEtcd(t *testing.T, member *etcdMember, was *sluice, config, archive, keyring, service string) {
+func restoreIntoEtcd(t *testing.T, member *etcdMember, was *sluice, config, archive, keyring, service string, gateway *sluice) {
 	t.Helper()
 	member.stop()
 
@@ -94,6 +97,11 @@ func restoreIntoEtcd(t *testing.T, member *etcdMember, was *sluice, config, arch
 		t.Fatal(err)
 	}
 
+	gateway.eventually(20*time.Second, "measure of how far it is behind", func() bool {
+		silent, ok := gateway.metric("sluice_plan_source_silent_seconds")
+
+		return ok && silent > 3
+	})
 	member.start()
 
 	raw, err := os.ReadFile(config)
@@ -117,12 +125,18 @@ func restoreIntoEtcd(t *testing.T, member *etcdMember, was *sluice, config, arch
 	control.token = was.token
 	control.waitStatus(service, "running", 30*time.Second)
 
-	gateway := startAs(t, "gateway", filepath.Join(t.TempDir(), "gateway"), shared+quickStop)
+	// A gateway that knew the etcd that was lost follows the other one.
 	gateway.token = was.token
 	gateway.eventually(20*time.Second, "prediction of the restored model", func() bool {
 		label, err := gateway.predictDigit(gateway.Edge, service, 4)
 
 		return err == nil && label == "4"
+	})
+
+	gateway.eventually(10*time.Second, "etcd that answers", func() bool {
+		silent, ok := gateway.metric("sluice_plan_source_silent_seconds")
+
+		return ok && silent < 3
 	})
 
 	// What is in use is not written over, and the rest of the attempt goes.
@@ -147,4 +161,17 @@ func (s *sluice) backup(t *testing.T, config, output string) {
 	if code, out := tool(t, "backup", "--config", config, "--output", output); code != 0 || !strings.Contains(out, "1 models") {
 		t.Fatalf("backup: %d %s", code, out)
 	}
+}
+
+// metric is the value of one without labels.
+func (s *sluice) metric(name string) (float64, bool) {
+	for line := range strings.Lines(string(s.call("GET", s.Ops+"/metrics", nil).Body)) {
+		if text, ok := strings.CutPrefix(line, name+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+
+			return v, err == nil
+		}
+	}
+
+	return 0, false
 }

@@ -83,6 +83,14 @@ func Plan(reg prometheus.Registerer) plan.Hooks {
 	}
 }
 
+// Behind measures how long ago the state answered that plans are made of.
+func Behind(reg prometheus.Registerer, since func() time.Duration) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_plan_source_silent_seconds",
+		Help: "Time since etcd answered last: what changed since then is in no plan.",
+	}, func() float64 { return since().Seconds() }))
+}
+
 // Auth returns hooks that count what the verifier refuses, by the code that clients see.
 func Auth(reg prometheus.Registerer) auth.Hooks {
 	rejected := counters("sluice_auth_rejected_total", "Requests that did not authenticate.", "code")
