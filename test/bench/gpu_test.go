@@ -115,21 +115,8 @@ func TestGPUPartOnTheCPU(t *testing.T) {
 		t.Skip("builds a worker")
 	}
 
-	dir := t.TempDir()
-	b := &bench{
-		options: options{duration: 600 * time.Millisecond, rounds: 2, gpu: gpuOptions{provider: "cpu", batch: 8, rows: 2, steps: 6}},
-		ctx:     t.Context(), log: &strings.Builder{}, dir: dir, report: &report{},
-		runtime: filepath.Join(dir, "sluice-runtime"), loop: filepath.Join(dir, "ort.test"),
-	}
-
-	for _, args := range [][]string{
-		{"build", "-o", b.runtime, "../../cmd/sluice-runtime"},
-		{"test", "-c", "-o", b.loop, "../../runtime/ort"},
-	} {
-		if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
-			t.Fatalf("go %s: %v\n%s", args, err, out)
-		}
-	}
+	b := built(t, options{duration: 600 * time.Millisecond, rounds: 2, gpu: gpuOptions{provider: "cpu", batch: 8, rows: 2, steps: 6}},
+		"test", "-c", "-o", "ort.test", "../../runtime/ort")
 
 	if err := b.onDevice(); err != nil {
 		t.Fatal(err)
@@ -151,6 +138,65 @@ func TestGPUPartOnTheCPU(t *testing.T) {
 			t.Errorf("executors %s: %s rows a batch: %v", m[1], m[5], err)
 		}
 	}
+}
+
+// built is a suite with a worker of its own, and with what else is to be built.
+func built(t *testing.T, o options, more ...string) *bench {
+	t.Helper()
+
+	dir := t.TempDir()
+	b := &bench{
+		options: o, ctx: t.Context(), log: &strings.Builder{}, dir: dir, report: &report{},
+		runtime: filepath.Join(dir, "sluice-runtime"), loop: filepath.Join(dir, "ort.test"),
+	}
+
+	for _, args := range [][]string{{"build", "-o", b.runtime, "../../cmd/sluice-runtime"}, more} {
+		if len(args) == 0 {
+			continue
+		}
+
+		if args[0] == "test" {
+			args[3] = b.loop
+		}
+
+		if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("go %s: %v\n%s", args, err, out)
+		}
+	}
+
+	return b
+}
+
+// Over HTTP, with a model that really computes. How much is lost to what else runs here is for make bench to tell.
+func TestOverloadIsRefusedWithAHint(t *testing.T) {
+	t.Parallel()
+
+	if testing.Short() {
+		t.Skip("builds a worker")
+	}
+
+	b := built(t, options{duration: 3 * time.Second, rounds: 1})
+
+	w, err := b.withstand(&flood{factor: 3, deadline: 400 * time.Millisecond, steps: 600})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if seconds, err := strconv.Atoi(strings.TrimSuffix(w.hint, " s")); err != nil || seconds < 1 {
+		t.Errorf("a refusal has the Retry-After %q", w.hint)
+	}
+
+	if w.refused == 0 || w.good[0] <= 0 {
+		t.Errorf("capacity %v, %v answered in time, %d refused", w.capacity, w.good, w.refused)
+	}
+
+	for text := range w.errors {
+		if !strings.HasPrefix(text, "HTTP 503") && !strings.HasPrefix(text, "HTTP 504") {
+			t.Errorf("%d × %s", w.errors[text], text)
+		}
+	}
+
+	t.Logf("capacity %.0f/s, in time %.0f/s, late %d, refused %d", w.capacity[0], w.good[0], w.late, w.refused)
 }
 
 func TestComparisonRefusesAnotherProvider(t *testing.T) {

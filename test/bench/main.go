@@ -64,6 +64,7 @@ func parts() []part {
 		{"worker", "Worker against a bare ONNX Runtime loop", (*bench).worker},
 		{"saturation", "Worker at saturation against a bare ONNX Runtime loop", (*bench).saturation},
 		{"gpu", "Worker on a GPU against a bare ONNX Runtime loop", (*bench).onDevice},
+		{"overload", "Worker at three times its capacity", (*bench).overload},
 		{"reload", "Memory over 1,000 loads", (*bench).reload},
 		{"rivals", "Worker against Flask and Node servers with onnxruntime", (*bench).rivals},
 		{"batching", "Batching curve", (*bench).batching},
