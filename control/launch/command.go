@@ -195,6 +195,8 @@ func (p *process) customCommand(ctx context.Context) (*exec.Cmd, error) {
 		args = append(args, "--cpus", cpuList(p.cpus))
 	}
 
+	p.tellShare()
+
 	args = append(args, "--")
 
 	for _, a := range m.Config.Command {

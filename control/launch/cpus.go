@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strconv"
@@ -60,6 +61,22 @@ func (s *cpuSet) give(back []int) {
 	for _, c := range back {
 		s.used[c]--
 	}
+}
+
+// granted is how many processors an engine with that limit may really use, which is more than a share of one.
+func (s *cpuSet) granted(limit float64) int { return min(int(math.Ceil(limit)), len(s.all)) }
+
+// tellShare warns that a share of a processor is not held: an engine is kept on whole ones.
+func (p *process) tellShare() {
+	limit := p.task.CPULimit
+
+	n := p.owner.cpus.granted(limit) // all is never changed
+	if limit <= 0 || float64(n) <= limit {
+		return
+	}
+
+	p.log.Warn("a share of a processor is not enforced: the engine may use whole ones",
+		slog.Float64("cpu", limit), slog.Int("processors", n))
 }
 
 // cpuList is how processors are told to a supervisor.

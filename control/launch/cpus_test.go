@@ -1,37 +1,32 @@
 package launch
 
 import (
-	"slices"
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 )
 
-func TestProcessorsAreSpread(t *testing.T) {
+// TestSharesOfAProcessorAreWarnedOf: what is rounded up is said, what is held is not.
+func TestSharesOfAProcessorAreWarnedOf(t *testing.T) {
 	t.Parallel()
 
-	s := cpuSet{all: []int{0, 2, 4, 6}, used: map[int]int{}}
+	for limit, want := range map[float64]string{
+		0: "", 1: "", 2: "", 4: "", 8: "", // all, whole ones, more than there are
+		0.5: "cpu=0.5 processors=1", 1.5: "cpu=1.5 processors=2", 3.25: "cpu=3.25 processors=4",
+		4.5: "", // there are only four
+	} {
+		var out bytes.Buffer
 
-	for i, tc := range []struct {
-		limit float64
-		want  []int
-	}{{0, nil}, {4, nil}, {5.5, nil}, {1, []int{0}}, {0.1, []int{2}}, {1.5, []int{4, 6}}, {1, []int{0}}, {3.2, nil}} {
-		if got := s.take(tc.limit); !slices.Equal(got, tc.want) {
-			t.Errorf("%d: limit %g got %v, want %v", i, tc.limit, got, tc.want)
+		p := &process{
+			owner: &Local{cpus: cpuSet{all: []int{0, 1, 2, 3}, used: map[int]int{}}},
+			task:  Task{CPULimit: limit}, log: slog.New(slog.NewTextHandler(&out, nil)),
 		}
-	}
+		p.tellShare()
 
-	s.give([]int{4, 6})
-
-	if got := s.take(2); !slices.Equal(got, []int{4, 6}) {
-		t.Errorf("what was given back is not used: %v", got)
-	}
-
-	if got := cpuList([]int{1, 12}); got != "1,12" {
-		t.Error(got)
-	}
-
-	for _, bad := range []string{"", "x", "-1", "1,", "100000"} {
-		if bind(bad) == nil {
-			t.Errorf("bound to %q", bad)
+		got := out.String()
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("cpu %v: %q, want %q", limit, got, want)
 		}
 	}
 }
