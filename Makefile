@@ -119,7 +119,8 @@ microbench: setup ## Run the Go benchmarks (BENCH=regexp BENCHTIME=200ms PKG=./.
 
 bench-edge: build ## Compare with nginx and HAProxy on this machine (EDGE="-length 10s -rounds 5"); writes docs/benchmarks/edge.md
 	@mkdir -p docs/benchmarks
-	$(GO) run ./test/bench/edge -bin $(BIN) -out docs/benchmarks/edge.md $(EDGE)
+	$(GO) build -o $(BIN)/bench-edge ./test/bench/edge
+	$(BIN)/bench-edge -bin $(BIN) -out docs/benchmarks/edge.md $(EDGE)
 
 bench-ws: setup ## Weigh idle WebSockets and time a message through the gateway (SOCKETS=10000 KIND=wss or v2)
 	SLUICE_WS_SOAK=$${SOCKETS:-10000} SLUICE_WS_KIND=$(KIND) SLUICE_WS_LATENCY=1 $(GO) test -count=1 -v -timeout 9m \

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -76,6 +82,8 @@ func TestReport(t *testing.T) {
 	r := &results{
 		linked: of("linked", 1000, 5*us, 4*us), foreign: of("foreign", 1, 14*us, us), nginx: of("nginx", 1, 10*us, 2*us),
 		haproxy: of("haproxy", 500, us, us), direct: of("direct", 1, us, us), single: of("single", 1, us, us),
+		half:       &open{name: "half", rate: 900, rounds: []opened{{50 * us, 300 * us, us}, {60 * us, 9000 * us, 2 * us}, {70 * us, 400 * us, 3 * us}}},
+		halfDirect: &open{name: "half direct", rate: 900, rounds: []opened{{20 * us, 100 * us, us}}},
 	}
 
 	text := r.markdown(&options{bin: t.TempDir(), rounds: 3, conns: 8, length: time.Second})
@@ -87,10 +95,82 @@ func TestReport(t *testing.T) {
 		"gateway over HTTP/1.1 / nginx as a proxy | 1.40 | ≤ 1.25 | missed |",
 		"Sluice / HAProxy | 2.00 | ≥ 1.2 | met |",
 		"concurrency 1 | 0.00 µs | ≤ 100 µs | met |",
+		"| half | 60 | 400 | 2 |",
+		"p99 below half load | 400.00 µs | ≤ 500 µs | met |",
 		"The weakest number is *CPU per request: gateway over HTTP/1.1 / nginx as a proxy*: 1.40, where 1.25 is the bound. It misses its target by 12 %.",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+}
+
+// TestNothingIsLeftBehind ends and kills a process that has started one with children of its own, which would
+// not end by themselves.
+func TestNothingIsLeftBehind(t *testing.T) {
+	if os.Getenv(reexec) != "" {
+		runtime.LockOSThread()
+
+		ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+		defer stop()
+
+		// Like nginx: its child ends when it is told to, and only then.
+		p, err := spawn(ctx, os.Stdout, "sh", "-c", `sleep 600 & trap 'kill $!; exit' TERM; echo $! $$; wait`)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		<-p.done
+
+		return
+	}
+
+	t.Parallel()
+
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNothingIsLeftBehind$")
+		cmd.Env = append(os.Environ(), reexec+"=1")
+
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+
+		var pids [2]int
+		if _, err := fmt.Fscan(out, &pids[0], &pids[1]); err != nil {
+			t.Fatal(err)
+		}
+
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+
+		cmd.Wait() //nolint:errcheck // it was told to end
+
+		for _, pid := range pids {
+			for end := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); {
+				if time.Now().After(end) {
+					t.Errorf("after %v process %d is there still", sig, pid)
+					syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may end just now
+
+					break
+				}
+
+				<-time.After(10 * time.Millisecond)
+			}
+		}
+	}
+}
+
+const reexec = "SLUICE_BENCH_REEXEC"
+
+// zombie tells whether a process has ended and nobody has asked for its status yet.
+func zombie(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+
+	return err != nil || strings.Contains(string(data), ") Z ")
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +29,8 @@ type options struct {
 }
 
 func main() {
+	runtime.LockOSThread() // see spawn
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 
@@ -71,7 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 
 	b := &bed{dir: dir}
 	defer b.stop()
@@ -100,6 +103,9 @@ type results struct {
 	linked, foreign, nginx, haproxy *candidate
 	// One connection: through the gateway, and to a worker without it.
 	single, direct *candidate
+	// Below half of the load at saturation, all at the same rate: through the gateway, to that worker, and
+	// through nginx to nginx, nil if it is not there.
+	half, halfDirect, halfNginx *open
 }
 
 // measure starts what is there and drives it.
@@ -141,7 +147,21 @@ func (o *options) measure(ctx context.Context, b *bed, stdout io.Writer) (*resul
 	res.direct = &candidate{name: "worker alone", url: "http://" + addr + inferPath, proxy: worker}
 	res.single = &candidate{name: "Sluice", url: res.linked.url, proxy: g.proc, engines: true}
 
-	return res, turns(ctx, []*candidate{res.direct, res.single}, lua, 1, o)
+	if err := turns(ctx, []*candidate{res.direct, res.single}, lua, 1, o); err != nil {
+		return nil, err
+	}
+
+	rate := belowHalf * res.linked.summary().rate
+	res.half = &open{name: "through the gateway, over link", url: res.linked.url, rate: rate}
+	res.halfDirect = &open{name: "worker alone", url: res.direct.url, rate: rate}
+
+	ways := []*open{res.halfDirect, res.half}
+	if res.nginx != nil {
+		res.halfNginx = &open{name: res.nginx.name, url: res.nginx.url, rate: rate}
+		ways = append(ways, res.halfNginx)
+	}
+
+	return res, b.openTurns(ctx, ways, o)
 }
 
 // others starts what Sluice is compared with, and lists all candidates.
@@ -210,7 +230,7 @@ func (g *gateway) check(ctx context.Context, url string, size int) error {
 	if err != nil {
 		return fmt.Errorf("try a prediction: %w", err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {

@@ -24,10 +24,13 @@ type process struct {
 	done chan struct{}
 }
 
-// spawn starts a program in a process group of its own.
+// spawn starts a program in a process group of its own. It ends in order when ctx does, and also when this
+// process is killed; for that it has to be called on a locked thread, because the kernel watches threads.
 func spawn(ctx context.Context, stdout io.Writer, name string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(name), cmd: exec.CommandContext(ctx, name, args...), done: make(chan struct{})}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) } // killed, nginx would leave its children behind
+	p.cmd.WaitDelay = killAfter
 	p.cmd.Stderr = &p.out
 	p.cmd.Stdout = stdout
 
@@ -90,7 +93,7 @@ func freePort(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	defer ln.Close()
+	defer ln.Close() //nolint:errcheck // nothing was sent
 
 	addr, ok := ln.Addr().(*net.TCPAddr)
 	if !ok {
@@ -137,7 +140,7 @@ func parseStat(line string) (stat, error) {
 		return stat{}, fmt.Errorf("read /proc/PID/stat: %w", err)
 	}
 
-	return stat{pid: pid, parent: parent, name: line[open+1 : end], cpu: time.Duration(user+system) * tick}, nil
+	return stat{pid: pid, parent: parent, name: line[open+1 : end], cpu: time.Duration((user + system) * int64(tick))}, nil
 }
 
 // family reads a process and all that descends from it.

@@ -51,11 +51,11 @@ func (b *bed) startSluice(ctx context.Context, bin string, logs bool) (*gateway,
 	if err != nil {
 		return nil, fmt.Errorf("start sluice: %w", err)
 	}
-	defer out.Close()
+	defer out.Close() //nolint:errcheck // only read
 
 	g.proc, err = spawn(ctx, in, filepath.Join(bin, "sluice"), "serve", "--config", conf, "--data", g.data,
 		"--edge-http", loopback+"0", "--edge-https", loopback+"0", "--control", loopback+"0", "--ops", loopback+"0")
-	in.Close()
+	in.Close() //nolint:errcheck // the process has its own
 
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (g *gateway) call(ctx context.Context, method, url string, in, out any) (ht
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, url, err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
