@@ -355,7 +355,7 @@ func appKey(id string) string  { return "app:" + id }
 
 func equalUser(a, b spec.User) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.DomainID == b.DomainID && a.Enabled == b.Enabled &&
-		a.TokensValidFrom == b.TokensValidFrom && slices.EqualFunc(a.Grants, b.Grants, equalGrant)
+		a.TokensValidFrom == b.TokensValidFrom && a.TokenGeneration == b.TokenGeneration && slices.EqualFunc(a.Grants, b.Grants, equalGrant)
 }
 
 func equalGrant(a, b spec.Grant) bool {

@@ -28,6 +28,8 @@ type TokenClaims struct {
 	IssuedAt  time.Time
 	NotBefore time.Time // zero means IssuedAt
 	ExpiresAt time.Time
+	// Generation of the user's tokens, see spec.User.
+	Generation int64
 }
 
 // wireClaims is TokenClaims as JSON. Times have milliseconds, because User.TokensValidFrom has.
@@ -40,6 +42,8 @@ type wireClaims struct {
 	IssuedAt  millis   `json:"iat"`
 	NotBefore millis   `json:"nbf,omitzero"`
 	ExpiresAt millis   `json:"exp"`
+
+	Generation int64 `json:"gen,omitempty"`
 }
 
 // millis is ms since the epoch, written as a JWT date: seconds with three decimals.
@@ -112,6 +116,7 @@ func IssueToken(key ed25519.PrivateKey, kid string, c TokenClaims) (string, erro
 	w := wireClaims{
 		ID: c.ID, UserID: c.UserID, DomainID: c.DomainID, ProjectID: c.ProjectID, Methods: c.Methods,
 		IssuedAt: millis(c.IssuedAt.UnixMilli()), ExpiresAt: millis(c.ExpiresAt.UnixMilli()),
+		Generation: c.Generation,
 	}
 
 	if !c.NotBefore.IsZero() {
@@ -182,7 +187,7 @@ func parseToken(text string, keys KeyFunc) (TokenClaims, signedBy, error) {
 
 	return TokenClaims{
 		ID: w.ID, UserID: w.UserID, DomainID: w.DomainID, ProjectID: w.ProjectID, Methods: w.Methods,
-		IssuedAt: w.IssuedAt.time(), NotBefore: w.NotBefore.time(), ExpiresAt: w.ExpiresAt.time(),
+		IssuedAt: w.IssuedAt.time(), NotBefore: w.NotBefore.time(), ExpiresAt: w.ExpiresAt.time(), Generation: w.Generation,
 	}, by, nil
 }
 

@@ -43,7 +43,10 @@ type User struct {
 	PasswordHash string  `json:"password_hash,omitempty"`
 	Grants       []Grant `json:"grants,omitempty"`
 	// TokensValidFrom invalidates tokens issued before it (ms since the epoch).
-	TokensValidFrom int64  `json:"tokens_valid_from,omitempty"`
+	TokensValidFrom int64 `json:"tokens_valid_from,omitempty"`
+	// TokenGeneration counts how often that happened. From the first time on, tokens of earlier generations are
+	// invalid and others valid, whatever the clocks said when they were issued.
+	TokenGeneration int64  `json:"token_generation,omitempty"`
 	Description     string `json:"description,omitempty"`
 	CreatedAt       int64  `json:"created_at,omitempty"`
 }

@@ -142,7 +142,7 @@ func (s *Service) applyUser(r *web.Request, u *spec.User, in *userIn) error {
 
 	if e := in.User.Enabled; e != nil {
 		if !*e {
-			u.TokensValidFrom = s.nowMillis() + 1
+			s.withdrawTokens(u)
 		}
 
 		u.Enabled = *e
@@ -153,6 +153,12 @@ func (s *Service) applyUser(r *web.Request, u *spec.User, in *userIn) error {
 	}
 
 	return nil
+}
+
+// withdrawTokens ends all tokens of a user that were issued so far.
+func (s *Service) withdrawTokens(u *spec.User) {
+	u.TokensValidFrom = s.nowMillis() + 1 // for gateways of an earlier release
+	u.TokenGeneration++
 }
 
 func (s *Service) setPassword(r *web.Request, u *spec.User, password string) error {
@@ -166,7 +172,7 @@ func (s *Service) setPassword(r *web.Request, u *spec.User, password string) err
 	}
 
 	if u.PasswordHash != "" {
-		u.TokensValidFrom = s.nowMillis() + 1 // whoever knew the old password is out
+		s.withdrawTokens(u) // whoever knew the old password is out
 	}
 
 	u.PasswordHash = hash

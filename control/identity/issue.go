@@ -408,7 +408,7 @@ func (s *Service) issue(p *proven, sc scope) (string, auth.TokenClaims, error) {
 	now := s.cfg.Now().Truncate(time.Millisecond)
 	claims := auth.TokenClaims{
 		ID: jti.String(), UserID: p.user.ID, DomainID: sc.domain.ID, Methods: []string{p.method},
-		IssuedAt: now, ExpiresAt: now.Add(s.cfg.TokenLifetime),
+		IssuedAt: now, ExpiresAt: now.Add(s.cfg.TokenLifetime), Generation: p.user.TokenGeneration,
 	}
 
 	if sc.project != nil {
