@@ -71,9 +71,11 @@ func (k *keptAlive) median() time.Duration {
 }
 
 // TestDirectAndEdgeSideBySide times the same call by the direct channel, straight to a worker, and through the edge, in turn.
+// Times mean nothing on a busy machine: without SLUICE_WS_LATENCY a few calls only have to be answered.
 func TestDirectAndEdgeSideBySide(t *testing.T) {
-	if os.Getenv("SLUICE_WS_LATENCY") == "" {
-		t.Skip("SLUICE_WS_LATENCY is not set: times mean nothing on a busy machine")
+	judged, warm, calls := os.Getenv("SLUICE_WS_LATENCY") != "", 2000, 20_000
+	if !judged {
+		warm, calls = 20, 200
 	}
 
 	s := start(t, "", "log: {level: warn}\n")
@@ -93,8 +95,6 @@ func TestDirectAndEdgeSideBySide(t *testing.T) {
 	direct := s.keepAlive(t, strings.TrimPrefix(e.url(), "http://"), path, body, lengths+"X-Sluice-Direct-Key: "+directKey+"\r\n")
 	edge := s.keepAlive(t, strings.TrimPrefix(s.Edge, "http://"), "/v1/infers/"+id+path, body, lengths+"X-Auth-Token: "+s.token+"\r\n")
 
-	const warm, calls = 2000, 20_000
-
 	for i := range warm + calls {
 		direct.ask(t)
 		edge.ask(t)
@@ -107,7 +107,7 @@ func TestDirectAndEdgeSideBySide(t *testing.T) {
 	d, g := direct.median(), edge.median()
 	t.Logf("p50 by the direct channel %v, through the edge %v: %v more, %.2f times", d, g, g-d, float64(g)/float64(d))
 
-	if g-d > 100*time.Microsecond {
+	if judged && g-d > 100*time.Microsecond {
 		t.Errorf("the edge adds %v", g-d)
 	}
 }

@@ -435,10 +435,12 @@ func answered(c net.Conn) (wsframe.Opcode, error) {
 	return op, nil
 }
 
-// TestWebSocketAddsLittleTime compares a message of 1 KiB through the gateway with one straight to the engine.
+// TestWebSocketAddsLittleTime compares a message of 1 KiB through the gateway with one straight to the engine. Times mean nothing
+// on a busy machine: without SLUICE_WS_LATENCY a few messages only have to come back.
 func TestWebSocketAddsLittleTime(t *testing.T) {
-	if os.Getenv("SLUICE_WS_LATENCY") == "" {
-		t.Skip("SLUICE_WS_LATENCY is not set: times mean nothing on a busy machine")
+	judged, rounds := os.Getenv("SLUICE_WS_LATENCY") != "", 22_000
+	if !judged {
+		rounds = 220
 	}
 
 	s := start(t, "", "log: {level: warn}\n")
@@ -461,7 +463,7 @@ func TestWebSocketAddsLittleTime(t *testing.T) {
 
 	var d, g []time.Duration
 
-	for i := range 22_000 {
+	for i := range rounds {
 		for _, m := range []struct {
 			c   net.Conn
 			r   *bufio.Reader
@@ -477,7 +479,7 @@ func TestWebSocketAddsLittleTime(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			if i >= 2000 {
+			if i >= rounds/11 {
 				*m.out = append(*m.out, time.Since(began))
 			}
 		}
@@ -490,7 +492,7 @@ func TestWebSocketAddsLittleTime(t *testing.T) {
 	added := g[len(g)/2] - d[len(d)/2]
 	t.Logf("p50 direct %v, through the gateway %v, added %v; p99 %v and %v", d[len(d)/2], g[len(g)/2], added, d[len(d)*99/100], g[len(g)*99/100])
 
-	if added > 150*time.Microsecond {
+	if judged && added > 150*time.Microsecond {
 		t.Errorf("the gateway adds %v", added)
 	}
 }
