@@ -11,12 +11,21 @@ import (
 const (
 	// slowRun is a run that holds a slot of the scheduler so long that others notice.
 	slowRun = 200 * time.Microsecond
-	// slowFor is how long one such run is remembered.
+	// slowShare of the runs between two looks, one in so many, has to be slow for that to count: the system
+	// may take the processor away in the middle of any run.
+	slowShare = 3
+	// slowFor is how long it is remembered.
 	slowFor = time.Minute
 )
 
 // slowRuns remembers whether the worker has models that compute for more than an instant.
-type slowRuns struct{ last atomic.Int64 } // in nanoseconds of the clock; 0 is never
+type slowRuns struct {
+	runs, slow atomic.Uint64
+
+	// Of the one who asks for slots.
+	seen, seenSlow uint64
+	last           time.Time // when runs were slow
+}
 
 // watch adds to the hooks of the repository.
 func (s *slowRuns) watch(h repo.Hooks) repo.Hooks {
@@ -30,8 +39,10 @@ func (s *slowRuns) watch(h repo.Hooks) repo.Hooks {
 
 		finished := hooks.Finished
 		hooks.Finished = func(i batch.Info, err error) {
+			s.runs.Add(1)
+
 			if i.Run >= slowRun {
-				s.last.Store(time.Now().UnixNano())
+				s.slow.Add(1)
 			}
 
 			if finished != nil {
@@ -46,9 +57,18 @@ func (s *slowRuns) watch(h repo.Hooks) repo.Hooks {
 }
 
 // slots is how many the scheduler needs at least: while a model computes for long, connections and
-// deadlines need one that it does not hold.
+// deadlines need one that it does not hold. It looks at the runs since it was called last.
 func (s *slowRuns) slots() int {
-	if last := s.last.Load(); last != 0 && time.Since(time.Unix(0, last)) < slowFor {
+	runs, slow := s.runs.Load(), s.slow.Load()
+	now := time.Now()
+
+	if slow > s.seenSlow && (slow-s.seenSlow)*slowShare >= runs-s.seen {
+		s.last = now
+	}
+
+	s.seen, s.seenSlow = runs, slow
+
+	if !s.last.IsZero() && now.Sub(s.last) < slowFor {
 		return 2
 	}
 

@@ -31,6 +31,7 @@ func TestSlowRunsKeepASlotToSpare(t *testing.T) {
 			{20 * time.Microsecond, 59 * time.Second, 2},
 			{20 * time.Microsecond, 2 * time.Second, 1},
 			{200 * time.Microsecond, 0, 2},
+			{20 * time.Microsecond, 2 * time.Minute, 1},
 		} {
 			time.Sleep(step.after) //nolint:forbidigo // of the bubble
 
@@ -41,8 +42,17 @@ func TestSlowRunsKeepASlotToSpare(t *testing.T) {
 			}
 		}
 
-		if len(told) != 5 {
+		if len(told) != 6 {
 			t.Errorf("the other hook was told of %v", told)
+		}
+
+		// One in ten was interrupted.
+		for i := range 100 {
+			h.Finished(batch.Info{Run: time.Duration(1+i%10) * 21 * time.Microsecond}, nil)
+		}
+
+		if got := s.slots(); got != 1 {
+			t.Errorf("%d slots after some long runs among many", got)
 		}
 	})
 
