@@ -25,6 +25,7 @@ type conn struct {
 	peek  *sockio.Peeker
 
 	pollEvery time.Duration
+	readBy    time.Time // the deadline of reading, as fill has set it last; zero if it may be another
 	reused    bool
 	used      time.Time
 
@@ -105,7 +106,7 @@ func (x *conn) fill(ctx context.Context, deadline time.Time) error {
 	}
 
 	for {
-		if err := x.nc.SetReadDeadline(x.slice(deadline)); err != nil {
+		if err := x.readUntil(x.slice(deadline)); err != nil {
 			return err //nolint:wrapcheck // classified by the caller
 		}
 		// The end of the client may have come before the deadline was set, which took its wake-up away.
@@ -124,10 +125,27 @@ func (x *conn) fill(ctx context.Context, deadline time.Time) error {
 			return err //nolint:wrapcheck // classified by the caller
 		}
 
+		x.readBy = time.Time{}
+
 		if err := over(ctx, deadline); err != nil {
 			return err
 		}
 	}
+}
+
+// readUntil sets the deadline of reading. One that comes a little sooner does as well: whoever waits then
+// looks around and waits again. Setting it costs as much as parsing a head.
+func (x *conn) readUntil(t time.Time) error {
+	if ahead := t.Sub(x.readBy); ahead >= 0 && ahead <= x.pollEvery/2 && x.pollEvery != streamPoll {
+		return nil
+	}
+
+	x.readBy = t
+	if x.pollEvery == streamPoll {
+		x.readBy = time.Time{} // the end of the client may move it at any time
+	}
+
+	return x.nc.SetReadDeadline(t) //nolint:wrapcheck // classified by the caller
 }
 
 // grow makes room for size bytes in all.
@@ -143,6 +161,22 @@ func (x *conn) grow(size int) {
 
 // write sends all of b; sent tells whether any byte of it left.
 func (x *conn) write(ctx context.Context, b []byte, deadline time.Time) (sent bool, err error) {
+	n, err := x.io.WriteNow(b)
+	if err != nil || n == len(b) && n > 0 {
+		return n > 0, err //nolint:wrapcheck // classified by the caller
+	}
+
+	sent, err = x.writeSlowly(ctx, b[n:], deadline)
+
+	if err == nil {
+		err = x.nc.SetWriteDeadline(time.Time{}) // it would end a write that does not wait as well
+	}
+
+	return sent || n > 0, err //nolint:wrapcheck // classified by the caller
+}
+
+// writeSlowly writes what the socket does not take at once.
+func (x *conn) writeSlowly(ctx context.Context, b []byte, deadline time.Time) (sent bool, err error) {
 	for {
 		if err := x.nc.SetWriteDeadline(x.slice(deadline)); err != nil {
 			return sent, err //nolint:wrapcheck // classified by the caller

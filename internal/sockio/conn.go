@@ -17,6 +17,9 @@ func Wrap(conn net.Conn) *Conn { return &Conn{Conn: conn, in: NewReader(conn), o
 // Read implements io.Reader.
 func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
+// WriteNow writes what the socket takes at once, which is nothing if conn is no plain socket.
+func (c *Conn) WriteNow(p []byte) (int, error) { return c.out.Write(p) }
+
 // Write implements io.Writer.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.out.Write(p)
