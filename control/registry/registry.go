@@ -186,7 +186,6 @@ func (g *Registry) Create(ctx context.Context, m *spec.Model) error {
 		g.st.Projects.ExistsOp(m.ProjectID, 0),
 		g.st.Index.CreateOp(indexOf(m), m.ID),
 		g.st.Models.CreateOp(m.ID, *m))
-
 	if err != nil {
 		g.forget(m.ID)
 	}

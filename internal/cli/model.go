@@ -194,7 +194,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 func modelColumns() []column {
 	return []column{
 		field("ID", "model_id"), field("NAME", "model_name"), field("VERSION", "model_version"),
-		field("TYPE", "model_type"), {title: "STATUS", value: publishingText}, field("SIZE", "model_size"), moment("CREATED", "create_at"),
+		field("TYPE", "model_type"),
+		{title: "STATUS", value: publishingText},
+		field("SIZE", "model_size"), moment("CREATED", "create_at"),
 	}
 }
 

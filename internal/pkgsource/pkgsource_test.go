@@ -302,15 +302,15 @@ func stamp(b []byte) {
 
 // sparse is an archive of one file that is a hole of a size, by the records of POSIX.
 func sparse(size int64) []byte {
-	records := ""
+	var records strings.Builder
 
 	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=model.onnx", fmt.Sprint("GNU.sparse.realsize=", size)} {
 		n := len(kv) + 2
 		n += len(strconv.Itoa(n + 2))
-		records += fmt.Sprintf("%d %s\n", n, kv)
+		fmt.Fprintf(&records, "%d %s\n", n, kv)
 	}
 
-	data := rawHead("h", int64(len(records)), tar.TypeXHeader, records)
+	data := rawHead("h", int64(records.Len()), tar.TypeXHeader, records.String())
 	data = append(data, rawHead("GNUSparseFile.0/model.onnx", 512, tar.TypeReg, "0\n")...)
 
 	return append(data, make([]byte, 1024)...)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -255,7 +256,7 @@ func (b *bench) bare(c *contest, file string, sizes []int, d time.Duration) (map
 
 	for _, n := range sizes {
 		cmd := exec.CommandContext(b.ctx, b.loop, "-test.run", "^$", "-test.bench", "^BenchmarkBare$", "-test.benchtime", d.String()) //nolint:gosec // our own test binary
-		cmd.Env = append(env[:len(env):len(env)], "SLUICE_BENCH_ROWS="+strconv.Itoa(n))
+		cmd.Env = slices.Concat(env, []string{"SLUICE_BENCH_ROWS=" + strconv.Itoa(n)})
 
 		out, err := cmd.CombinedOutput()
 		if err != nil {

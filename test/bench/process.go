@@ -195,7 +195,6 @@ func answersTo(ctx context.Context, method, url string) error {
 }
 
 func poll(ctx context.Context, method, url string) error {
-
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 
