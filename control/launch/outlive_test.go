@@ -234,7 +234,12 @@ func TestEndOfAnAdoptedEngineIsExplained(t *testing.T) {
 		},
 		"somebody kills its supervisor": {
 			`echo $$ >pid; sleep 300 & echo $! >child.pid; echo busy; wait`, 0,
-			func(_ *testing.T, _ *launch.Local, pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }, "busy",
+			func(t *testing.T, l *launch.Local, pid int) {
+				t.Helper()
+				eventually(t, "its words in the log", func() bool { return strings.Contains(logOf(t, l, "e", -1), "busy\n") })
+
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}, "busy",
 		},
 		"it is killed": {
 			`trap '' TERM; echo $$ >pid; sleep 300 & echo $! >child.pid; while :; do wait; done`, 0,
