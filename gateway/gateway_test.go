@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/gateway"
 	"github.com/sluice-gateway/sluice/gateway/gatewaytest"
 	"github.com/sluice-gateway/sluice/gateway/limit"
+	"github.com/sluice-gateway/sluice/gateway/plan"
 	"github.com/sluice-gateway/sluice/internal/fault"
 	"github.com/sluice-gateway/sluice/router"
 	"github.com/sluice-gateway/sluice/router/pool"
@@ -118,6 +120,56 @@ func TestBeforeTheFirstPlan(t *testing.T) {
 	out := newWorld(t, options{}).do("/v1/infers/svc", nil, alice)
 	if out.Status != 503 || code(out) != "Sluice.4004" || out.Header("Retry-After") == "" {
 		t.Errorf("got %d %s", out.Status, out.Body)
+	}
+}
+
+// A service whose instances are full sheds early and tells when to come again; nobody else notices.
+func TestAFullServiceShedsAndLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, options{plan: plan.Config{Pool: pool.Config{MaxInFlight: 2, MaxQueue: 3, QueueWait: 30 * time.Second}}})
+	w.use(service("full", version("m", 100, spec.EngineONNX, "i")), service("other", version("n", 100, spec.EngineONNX, "j")))
+
+	started, goOn := make(chan struct{}, 10), make(chan struct{})
+	w.engine.play = func(_ int, instance string, c *gateway.Call, a *gateway.Attempt) gateway.Result {
+		if instance == "i" {
+			started <- struct{}{}
+
+			<-goOn
+		}
+
+		return answer(c, a, 200)
+	}
+
+	answers := make(chan *gatewaytest.Out, 100)
+
+	for range 30 {
+		go func() { answers <- w.do("/v1/infers/full", nil, alice) }()
+	}
+
+	// Two run, three wait, the others are told at once.
+	for range 25 {
+		if out := <-answers; out.Status != 503 || out.Header("Retry-After") == "" || !strings.Contains(string(out.Body), "Sluice.4001") {
+			t.Errorf("got %d %s %v", out.Status, out.Body, out.Headers)
+		}
+	}
+
+	for range 20 {
+		if out := w.do("/v1/infers/other", nil, alice); out.Status != 200 {
+			t.Errorf("the other service: %d %s", out.Status, out.Body)
+		}
+	}
+
+	if len(started) != 2 {
+		t.Errorf("%d run at a time, want 2", len(started))
+	}
+
+	close(goOn)
+
+	for range 5 {
+		if out := <-answers; out.Status != 200 {
+			t.Errorf("who waited got %d %s", out.Status, out.Body)
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func echo(r *link.Request) {
 
 func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		_, c := serve(t, echo, link.Config{Conns: 2})
 
 		var wg sync.WaitGroup
@@ -102,7 +102,7 @@ func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
 
 func TestAnswersComeInAnyOrder(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		release := make(chan struct{})
 		_, c := serve(t, func(r *link.Request) {
 			if string(r.Path) == "/slow" {
@@ -136,7 +136,7 @@ func TestAnswersComeInAnyOrder(t *testing.T) {
 
 func TestCancelReachesTheHandlerAndLateAnswersAreDropped(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		started, cancelled := make(chan struct{}), make(chan struct{})
 		_, c := serve(t, func(r *link.Request) {
 			if string(r.Path) == "/wait" {
@@ -179,7 +179,7 @@ func TestCancelReachesTheHandlerAndLateAnswersAreDropped(t *testing.T) {
 
 func TestTimeoutEndsTheCallAndIsToldToTheWorker(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		seen := make(chan time.Duration, 1)
 		_, c := serve(t, func(r *link.Request) {
 			d, _ := r.Context().Deadline()
@@ -204,7 +204,7 @@ func TestTimeoutEndsTheCallAndIsToldToTheWorker(t *testing.T) {
 
 func TestPanicAnswersThatOneCall(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		_, c := serve(t, func(r *link.Request) {
 			switch string(r.Path) {
 			case "/panic":
@@ -237,7 +237,7 @@ func TestPanicAnswersThatOneCall(t *testing.T) {
 
 func TestBusyWhenAllSlotsAreTaken(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		release := make(chan struct{})
 
 		var waiting sync.WaitGroup
@@ -280,7 +280,7 @@ func TestBusyWhenAllSlotsAreTaken(t *testing.T) {
 
 func TestDrainStopsNewCallsAndFinishesOld(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		release, told := make(chan struct{}), make(chan struct{})
 		started := make(chan struct{}, 1)
 		s, c := serve(t, func(r *link.Request) {
@@ -321,7 +321,7 @@ func TestDrainStopsNewCallsAndFinishesOld(t *testing.T) {
 
 func TestServerGoneFailsEveryCallOnce(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		var inHandler atomic.Int64
 
 		s, c := serve(t, func(r *link.Request) {
@@ -433,7 +433,7 @@ func TestOversizeCallNeverReachesTheWire(t *testing.T) {
 
 func TestLongAnswersComeInPieces(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, serve starter) {
+	both(t, func(t *testing.T, serve starter) { //nolint:thelper // the test itself
 		const most = 1 << 20
 
 		_, c := serve(t, func(r *link.Request) {

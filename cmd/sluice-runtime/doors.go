@@ -98,12 +98,8 @@ type announcement struct {
 	PID        int    `json:"pid"`
 }
 
-func (d *doors) addresses(httpTLS bool) announcement {
-	a := announcement{HTTP: serve.Address(d.http), Scheme: "http", Link: linkAddress(d.link, d.certs != nil), PID: os.Getpid()}
-
-	if httpTLS {
-		a.Scheme = "https"
-	}
+func (d *doors) addresses(scheme string) announcement {
+	a := announcement{HTTP: serve.Address(d.http), Scheme: scheme, Link: linkAddress(d.link, d.certs != nil), PID: os.Getpid()}
 
 	if d.grpc != nil {
 		a.GRPC = serve.Address(d.grpc)
@@ -155,7 +151,7 @@ func (w *worker) front(ctx context.Context, now <-chan struct{}, models *repo.Re
 		return err
 	}
 
-	if err := w.announce(d.addresses(w.opt.link.http)); err != nil {
+	if err := w.announce(d.addresses(w.opt.link.scheme())); err != nil {
 		return errors.Join(err, d.close())
 	}
 

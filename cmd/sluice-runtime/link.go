@@ -37,6 +37,15 @@ func (o *linkOptions) flags(fs *flag.FlagSet) {
 // secure reports whether there are certificates.
 func (o *linkOptions) secure() bool { return o.cert != "" }
 
+// scheme is that of the door for HTTP.
+func (o *linkOptions) scheme() string {
+	if o.http {
+		return "https"
+	}
+
+	return "http"
+}
+
 func (o *linkOptions) check() (errs []error) {
 	if (o.cert == "") != (o.key == "") || (o.cert == "") != (o.clientCA == "") {
 		return []error{errors.New("--link-cert, --link-key and --link-client-ca belong together")}

@@ -71,8 +71,8 @@ func TestReport(t *testing.T) {
 	of := func(name string, rate int, proxy, engine time.Duration) *candidate {
 		c := &candidate{name: name}
 		for _, f := range []int{1, 2, 30} { // the median is twice the first
-			n := time.Duration(f) // a factor
-			c.rounds = append(c.rounds, round{load{requests: rate * f, took: time.Second, p50: n * 20 * time.Microsecond}, proxy * n, engine * n})
+			n := time.Duration(f) // a factor, not a duration
+			c.rounds = append(c.rounds, round{load{requests: rate * f, took: time.Second, p50: time.Duration(f*20) * time.Microsecond}, proxy * n, engine * n})
 		}
 
 		return c
@@ -149,13 +149,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		cmd.Wait() //nolint:errcheck // it was told to end
+		cmd.Wait()
 
 		for _, pid := range pids {
 			for end := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); {
 				if time.Now().After(end) {
 					t.Errorf("after %v process %d is there still", sig, pid)
-					syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may end just now
+					syscall.Kill(pid, syscall.SIGKILL)
 
 					break
 				}

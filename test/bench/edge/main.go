@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 
-	b := &bed{dir: dir}
+	b := &bed{dir: dir, logs: o.logs}
 	defer b.stop()
 
 	res, err := o.measure(ctx, b, stdout)
@@ -110,7 +110,7 @@ type results struct {
 
 // measure starts what is there and drives it.
 func (o *options) measure(ctx context.Context, b *bed, stdout io.Writer) (*results, error) {
-	g, err := b.startSluice(ctx, o.bin, o.logs)
+	g, err := b.startSluice(ctx, o.bin)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (o *options) others(ctx context.Context, b *bed, g *gateway, res *results, 
 		return all, nil
 	}
 
-	proxy, addr, err := b.startNginx(ctx, o.logs)
+	proxy, addr, err := b.startNginx(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (o *options) others(ctx context.Context, b *bed, g *gateway, res *results, 
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		_, _ = fmt.Fprintln(stdout, "bench-edge: haproxy is not installed and left out (apt-get install haproxy)")
 	} else {
-		if proxy, addr, err = b.startHAProxy(ctx, o.logs); err != nil {
+		if proxy, addr, err = b.startHAProxy(ctx); err != nil {
 			return nil, err
 		}
 

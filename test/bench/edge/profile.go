@@ -36,7 +36,7 @@ func (g *gateway) fetchProfile(ctx context.Context, name string, length time.Dur
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // only read
 
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {

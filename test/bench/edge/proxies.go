@@ -15,6 +15,7 @@ const loopback = "127.0.0.1:"
 // bed is what all candidates of one run share.
 type bed struct {
 	dir      string
+	logs     bool // everybody writes an access log
 	token    string
 	constant string    // the answer of the constant upstream, as long as a real one
 	upstream [2]string // addresses of the constant upstream
@@ -63,9 +64,9 @@ http {
   fastcgi_temp_path %[1]s.fcgi; uwsgi_temp_path %[1]s.uwsgi; scgi_temp_path %[1]s.scgi;
 `
 
-func (b *bed) nginxHead(name string, logs bool) string {
+func (b *bed) nginxHead(name string) string {
 	access := "access_log off;"
-	if logs {
+	if b.logs && name == "proxy" {
 		access = "access_log " + filepath.Join(b.dir, name+".log") + ";"
 	}
 
@@ -76,7 +77,7 @@ func (b *bed) nginxHead(name string, logs bool) string {
 func (b *bed) startConstant(ctx context.Context) (*process, error) {
 	var conf strings.Builder
 
-	conf.WriteString(b.nginxHead("constant", false))
+	conf.WriteString(b.nginxHead("constant"))
 	conf.WriteString("  default_type application/json;\n")
 
 	for i := range b.upstream {
@@ -100,14 +101,14 @@ func (b *bed) startConstant(ctx context.Context) (*process, error) {
 }
 
 // startNginx starts nginx as a proxy with token check, limit and a split of 90 to 10.
-func (b *bed) startNginx(ctx context.Context, logs bool) (*process, string, error) {
+func (b *bed) startNginx(ctx context.Context) (*process, string, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 
 	addr := loopback + strconv.Itoa(port)
-	conf := b.nginxHead("proxy", logs) + fmt.Sprintf(`  map_hash_bucket_size 16384;
+	conf := b.nginxHead("proxy") + fmt.Sprintf(`  map_hash_bucket_size 16384;
   map $http_x_auth_token $allowed { default 0; "%s" 1; }
   limit_req_zone $http_x_auth_token zone=rate:4m rate=1000000r/s;
   split_clients "$request_id" $version { 90%% first; * second; }
@@ -137,7 +138,7 @@ func (b *bed) startNginx(ctx context.Context, logs bool) (*process, string, erro
 }
 
 // startHAProxy starts HAProxy with the same job.
-func (b *bed) startHAProxy(ctx context.Context, logs bool) (*process, string, error) {
+func (b *bed) startHAProxy(ctx context.Context) (*process, string, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, "", err
@@ -146,7 +147,7 @@ func (b *bed) startHAProxy(ctx context.Context, logs bool) (*process, string, er
 	addr := loopback + strconv.Itoa(port)
 	log := ""
 
-	if logs {
+	if b.logs {
 		log = "  log stderr format raw local0\n  option httplog\n"
 	}
 

@@ -72,7 +72,7 @@ func (r *results) markdown(o *options) string {
 	fmt.Fprintf(&b, "- Machine: %s; load average before the end: %s.\n", machine(), loadAverage())
 	fmt.Fprintf(&b, "- Versions: %s, %s, %s, %s.\n", tool(filepath.Join(o.bin, "sluice"), "--version"), tool("nginx", "-v"), tool("haproxy", "-v"), runtime.Version())
 	fmt.Fprintf(&b, "- Each checks the same token (%s), applies a rate limit that is never reached, and splits 90 to 10 over two versions; access logs %s.\n",
-		"one of Sluice's own", onOff(o.logs))
+		"one of Sluice's own", o.logging())
 	fmt.Fprintf(&b, "- Load: `wrk -t1 -c%d` over loopback for %v, a V2 JSON request of %d bytes, %d rounds in turn; medians. CPU time is from `/proc/PID/stat`, of all processes of a candidate.\n\n",
 		o.conns, o.length, len(request), o.rounds)
 
@@ -139,8 +139,8 @@ func (r *results) verdict(b *strings.Builder) {
 	fmt.Fprintf(b, "The load generator runs on the same processors, and whatever else runs there disturbs rates and latencies more than CPU times.\n")
 }
 
-func onOff(on bool) string {
-	if on {
+func (o *options) logging() string {
+	if o.logs {
 		return "on"
 	}
 

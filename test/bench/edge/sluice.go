@@ -34,11 +34,11 @@ type gateway struct {
 }
 
 // startSluice starts `sluice serve` and logs in.
-func (b *bed) startSluice(ctx context.Context, bin string, logs bool) (*gateway, error) {
+func (b *bed) startSluice(ctx context.Context, bin string) (*gateway, error) {
 	g := &gateway{data: filepath.Join(b.dir, "data")}
 
 	level := "warn"
-	if logs {
+	if b.logs {
 		level = "info"
 	}
 
