@@ -210,7 +210,7 @@ func TestReaderTellsResets(t *testing.T) {
 	t.Parallel()
 
 	near, far := pair(t, "tcp")
-	far.(*net.TCPConn).SetLinger(0) //nolint:forcetypeassert // made above
+	far.(*net.TCPConn).SetLinger(0)
 	far.Close()
 
 	var (
@@ -235,9 +235,9 @@ func TestPeekerSeesWhatComesAndTakesNothing(t *testing.T) {
 		{"silence", true, func(net.Conn, net.Conn) {}},
 		{"a byte", false, func(_, far net.Conn) { far.Write([]byte("x")) }},
 		{"the end", false, func(_, far net.Conn) { far.Close() }},
-		{"half an end", false, func(_, far net.Conn) { far.(*net.TCPConn).CloseWrite() }}, //nolint:forcetypeassert // made above
+		{"half an end", false, func(_, far net.Conn) { far.(*net.TCPConn).CloseWrite() }},
 		{"a reset", false, func(_, far net.Conn) {
-			far.(*net.TCPConn).SetLinger(0) //nolint:forcetypeassert // made above
+			far.(*net.TCPConn).SetLinger(0)
 			far.Close()
 		}},
 		{"closed here", false, func(near, _ net.Conn) { near.Close() }},
