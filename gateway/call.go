@@ -28,6 +28,12 @@ type Body interface {
 	Stream(limit int64) io.Reader
 }
 
+// Patient is what a stream of a Body may be: its reads wait no longer than until a point of time, and fail
+// with a fault of the client then.
+type Patient interface {
+	Until(t time.Time)
+}
+
 // Out takes the answer. Either Set (a whole answer) or Stream is called, at most once,
 // after all AddHeader calls.
 type Out interface {

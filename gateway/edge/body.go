@@ -19,6 +19,7 @@ type body struct {
 	limit  int64
 	got    int64
 	begun  time.Time
+	until  time.Time // of who wants the body; zero: none
 
 	err   *fault.Error // sticky
 	whole []byte       // what Bytes returned
@@ -144,6 +145,9 @@ func (b *body) Stream(limit int64) io.Reader {
 	return b
 }
 
+// Until implements gateway.Patient.
+func (b *body) Until(t time.Time) { b.until = t }
+
 // bound lowers the limit and refuses at once what is announced to be over it.
 func (b *body) bound(limit int64) bool {
 	if limit <= 0 {
@@ -239,7 +243,12 @@ func (b *body) receive(p []byte) (int, error) {
 	t := &c.door.edge.cfg.Timeouts
 	limit := t.Body.D() + time.Duration(b.got)*time.Second/time.Duration(t.MinBodyRate)
 
-	if err := c.readUntil(b.begun.Add(limit)); err != nil {
+	end := b.begun.Add(limit)
+	if !b.until.IsZero() && b.until.Before(end) {
+		end = b.until
+	}
+
+	if err := c.readUntil(end); err != nil {
 		return 0, b.fail(fault.Wrap(fault.ClientGone, err, ""))
 	}
 

@@ -54,6 +54,7 @@ var (
 	errWSMethod     = fault.New(fault.MethodNotAllowed, "A WebSocket handshake must be a GET request.")
 	errWSBody       = fault.New(fault.HandshakeInvalid, "A WebSocket handshake must not have a body.")
 	errWSConnection = fault.New(fault.HandshakeInvalid, "The Connection header of a WebSocket handshake must name Upgrade.")
+	errWSOld        = fault.New(fault.HandshakeInvalid, "A WebSocket handshake must be made in HTTP/1.1.")
 	errWSVersion    = fault.New(fault.HandshakeVersion, "")
 	errWSKey        = fault.New(fault.HandshakeInvalid, "The Sec-WebSocket-Key header must appear once and be 16 bytes in base64.")
 	errWSProtocol   = fault.New(fault.HandshakeInvalid, "The Sec-WebSocket-Protocol header must be a list of different names.")
@@ -70,6 +71,8 @@ func (x *exchange) checkHandshake() error {
 		x.call.Out.AddHeader("Allow", []byte("GET"))
 
 		return errWSMethod
+	case h.HTTP10:
+		return errWSOld
 	case !h.Switch:
 		return errWSConnection
 	case h.Length != 0:

@@ -87,6 +87,11 @@ func TestHandshakesAreJudged(t *testing.T) {
 				t.Errorf("status %d %v, want %d", resp.StatusCode, resp.Header, tc.status)
 			}
 
+			// The engine refuses what is malformed, too: it is the gateway that must have done so.
+			if body, err := io.ReadAll(resp.Body); tc.status == 400 && !strings.Contains(string(body), "Sluice.1011") {
+				t.Errorf("body %q (%v)", body, err)
+			}
+
 			if resp.Header.Get("X-Request-Id") == "" || tc.status != 101 && !resp.Close {
 				t.Errorf("headers %v, close %v", resp.Header, resp.Close)
 			}

@@ -163,6 +163,11 @@ func (x *conn) sendStream(c *gateway.Call, a *gateway.Attempt, res *gateway.Resu
 
 	res.BodyUsed = true
 
+	// A client that stalls must not hold a connection of the instance beyond the attempt.
+	if p, ok := a.Stream.(gateway.Patient); ok {
+		p.Until(a.Deadline)
+	}
+
 	for total := int64(0); ; {
 		n, rerr := a.Stream.Read(buf[:])
 		if n > 0 {

@@ -44,8 +44,8 @@ type Head struct {
 	Expect bool
 	// Upgrade is set when the client asks for a WebSocket (GET, HTTP/1.1, no body).
 	Upgrade bool
-	// WebSocket is set when Upgrade names websocket in HTTP/1.1, whatever else is right or wrong; Switch when
-	// Connection names upgrade.
+	// WebSocket is set when Upgrade names websocket, whatever else is right or wrong; Switch when
+	// Connection names upgrade in HTTP/1.1.
 	WebSocket, Switch bool
 
 	raw    []byte
@@ -462,7 +462,7 @@ func (h *Head) framing() *fault.Error {
 	}
 
 	h.Expect = h.Expect && h.Length != NoBody
-	h.WebSocket, h.Switch = h.websocket && !h.HTTP10, h.upgrade
+	h.WebSocket, h.Switch = h.websocket, h.upgrade && !h.HTTP10
 	h.Upgrade = h.WebSocket && h.Switch && h.Length == NoBody && string(h.Method) == "GET"
 
 	return nil
