@@ -32,6 +32,8 @@ type writer struct {
 	buf      []byte // waiting
 	spare    []byte // the other buffer while flushing
 	flushing bool
+	yielding bool   // whoever has set flushing lets others join first
+	joined   int    // frames in buf
 	appended uint64 // bytes ever appended
 	written  uint64 // bytes ever written, partial writes included
 	err      error
@@ -67,22 +69,37 @@ func (w *writer) lock(n int) error {
 func (w *writer) commit(n int) uint64 {
 	at := w.appended
 	w.appended += uint64(n)
+	w.joined++
 
-	if w.flushing {
+	switch {
+	case !w.flushing:
+		w.flushing, w.yielding = true, true
+		w.mu.Unlock()
+
+		// Others that are ready to send get the chance to join this write; costs nothing when idle.
+		runtime.Gosched()
+		w.mu.Lock()
+	case w.joined < maxJoined:
 		w.mu.Unlock()
 
 		return at
 	}
 
-	w.flushing = true
+	// Whoever comes first writes: the one that waited for others, or the one that made them enough.
+	mine := w.yielding
+	w.yielding = false
 	w.mu.Unlock()
 
-	// Others that are ready to send get the chance to join this write; costs nothing when idle.
-	runtime.Gosched()
-	w.flush(maxFlushRounds)
+	if mine {
+		w.flush(maxFlushRounds)
+	}
 
 	return at
 }
+
+// maxJoined is how many frames wait for others to join them. With no bound all calls of a busy moment go
+// in one write, and the ends of the link work by turns instead of at the same time.
+const maxJoined = 8
 
 // commitLater is commit for a caller that will call tryFlush when it has no more frames.
 func (w *writer) commitLater(n int) {
@@ -164,7 +181,7 @@ func (w *writer) finish(out []byte, n int) {
 // swap takes what waits. Caller holds mu.
 func (w *writer) swap() []byte {
 	out := w.buf
-	w.buf, w.spare = w.spare[:0], nil
+	w.buf, w.spare, w.joined = w.spare[:0], nil, 0
 
 	return out
 }
