@@ -264,6 +264,8 @@ func endpointRule() object {
 		},
 		required: []string{"url"},
 		after: func(m *mistakes, path string, o map[string]any) {
+			uniqueHeaders(m, member(path, "headers"), o["headers"])
+
 			if _, ca := o["ca_cert"]; ca && o["insecure_skip_verify"] == true {
 				m.addf(member(path, "ca_cert"), "has no effect with insecure_skip_verify")
 			}
@@ -307,7 +309,37 @@ func headerName(s string) string {
 		}
 	}
 
+	if ownHeader(strings.ToLower(s)) {
+		return "is a header that the gateway sets itself"
+	}
+
 	return ""
+}
+
+// ownHeader reports whether the gateway says itself where a request and its connection end, or how
+// a WebSocket begins, by a header. A second one could turn one request into two.
+func ownHeader(lower string) bool {
+	switch lower {
+	case "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
+		return true
+	}
+
+	return strings.HasPrefix(lower, "sec-websocket-")
+}
+
+// uniqueHeaders refuses names that differ in case alone: both would be sent.
+func uniqueHeaders(m *mistakes, path string, v any) {
+	headers, _ := v.(map[string]any)
+	seen := make(map[string]string, len(headers))
+
+	for _, name := range sortedKeys(headers) {
+		lower := strings.ToLower(name)
+		if first, ok := seen[lower]; ok {
+			m.addf(member(path, name), "is the same header as %s", first)
+		}
+
+		seen[lower] = name
+	}
 }
 
 func headerValue(s string) string {
