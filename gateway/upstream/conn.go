@@ -21,7 +21,9 @@ type conn struct {
 	nc   net.Conn
 	// below is the connection under TLS, or nc itself.
 	below net.Conn
-	io    *sockio.Conn // reads and writes nc
+	io    *sockio.Conn // reads nc
+	out   *sockio.Conn // writes to below
+	paced *paced       // under TLS; nil without
 	peek  *sockio.Peeker
 
 	pollEvery time.Duration
@@ -42,6 +44,12 @@ type conn struct {
 
 func newConn(h *host, nc, below net.Conn) *conn {
 	x := &conn{host: h, nc: nc, below: below, io: sockio.Wrap(nc), peek: sockio.NewPeeker(below), pollEvery: h.client.cfg.PollEvery}
+
+	x.out = x.io
+	if nc != below {
+		x.out = sockio.Wrap(below)
+	}
+
 	x.addHeader = x.forwardHeader
 	x.stream.conn = x
 
@@ -70,7 +78,13 @@ func (x *conn) rest() {
 }
 
 // close ends the connection. Nothing depends on how.
-func (x *conn) close() { _ = x.nc.Close() }
+func (x *conn) close() {
+	if x.paced != nil {
+		x.paced.push = x.pushNow // TLS would wait for seconds to say good-bye to an instance that does not read
+	}
+
+	_ = x.nc.Close()
+}
 
 var (
 	errCanceled = errors.New("the client is gone")
@@ -157,46 +171,4 @@ func (x *conn) grow(size int) {
 	next := make([]byte, size)
 	copy(next, x.rbuf[:x.w])
 	x.rbuf = next
-}
-
-// write sends all of b; sent tells whether any byte of it left.
-func (x *conn) write(ctx context.Context, b []byte, deadline time.Time) (sent bool, err error) {
-	n, err := x.io.WriteNow(b)
-	if err != nil || n == len(b) && n > 0 {
-		return n > 0, err //nolint:wrapcheck // classified by the caller
-	}
-
-	sent, err = x.writeSlowly(ctx, b[n:], deadline)
-
-	if err == nil {
-		err = x.nc.SetWriteDeadline(time.Time{}) // it would end a write that does not wait as well
-	}
-
-	return sent || n > 0, err //nolint:wrapcheck // classified by the caller
-}
-
-// writeSlowly writes what the socket does not take at once.
-func (x *conn) writeSlowly(ctx context.Context, b []byte, deadline time.Time) (sent bool, err error) {
-	for {
-		if err := x.nc.SetWriteDeadline(x.slice(deadline)); err != nil {
-			return sent, err //nolint:wrapcheck // classified by the caller
-		}
-
-		n, err := x.io.Write(b)
-		sent = sent || n > 0
-
-		if err == nil {
-			return true, nil
-		}
-
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return sent, err //nolint:wrapcheck // classified by the caller
-		}
-
-		if err := over(ctx, deadline); err != nil {
-			return sent, err
-		}
-
-		b = b[n:]
-	}
 }

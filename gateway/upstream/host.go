@@ -193,18 +193,21 @@ func (h *host) dial(ctx context.Context, deadline time.Time) (*conn, error) {
 		return nil, fmt.Errorf("connect to %s: %w", h.address, err)
 	}
 
-	nc := raw
-
-	if h.tls != nil {
-		secure := tls.Client(raw, h.tls)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("TLS handshake with %s: %w", h.address, err), raw.Close())
-		}
-
-		nc = secure
+	if h.tls == nil {
+		return newConn(h, raw, raw), nil
 	}
 
-	return newConn(h, nc, raw), nil
+	below := &paced{Conn: raw}
+	secure := tls.Client(below, h.tls)
+
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS handshake with %s: %w", h.address, err), raw.Close())
+	}
+
+	x := newConn(h, secure, raw)
+	x.paced = below
+
+	return x, nil
 }
 
 // put takes a connection back whose answer was read to the end.
