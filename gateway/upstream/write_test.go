@@ -3,7 +3,6 @@ package upstream_test
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -44,16 +43,6 @@ func TestEngineBehindTLSMayReadSlowly(t *testing.T) {
 
 		_, _ = io.WriteString(w, strconv.FormatInt(n, 10))
 	}))
-	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if secure, ok := c.(*tls.Conn); ok {
-			if tcp, ok := secure.NetConn().(*net.TCPConn); ok {
-				_ = tcp.SetReadBuffer(4096)
-			}
-		}
-
-		return ctx
-	}
-
 	s.StartTLS()
 	t.Cleanup(s.Close)
 
