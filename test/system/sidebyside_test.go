@@ -73,9 +73,9 @@ func (k *keptAlive) median() time.Duration {
 // TestDirectAndEdgeSideBySide times the same call by the direct channel, straight to a worker, and through the edge, in turn.
 // Times mean nothing on a busy machine: without SLUICE_WS_LATENCY a few calls only have to be answered.
 func TestDirectAndEdgeSideBySide(t *testing.T) {
-	judged, warm, calls := os.Getenv("SLUICE_WS_LATENCY") != "", 2000, 20_000
+	judged, warm, calls, block := os.Getenv("SLUICE_WS_LATENCY") != "", 2000, 20_000, 500
 	if !judged {
-		warm, calls = 20, 200
+		warm, calls, block = 20, 200, 20
 	}
 
 	s := start(t, "", "log: {level: warn}\n")
@@ -95,11 +95,17 @@ func TestDirectAndEdgeSideBySide(t *testing.T) {
 	direct := s.keepAlive(t, strings.TrimPrefix(e.url(), "http://"), path, body, lengths+"X-Sluice-Direct-Key: "+directKey+"\r\n")
 	edge := s.keepAlive(t, strings.TrimPrefix(s.Edge, "http://"), "/v1/infers/"+id+path, body, lengths+"X-Auth-Token: "+s.token+"\r\n")
 
-	for i := range warm + calls {
-		direct.ask(t)
-		edge.ask(t)
+	// In turn by blocks: a path that rests for every other call has to wake its processes each time.
+	for done := 0; done < warm+calls; done += block {
+		for range block {
+			direct.ask(t)
+		}
 
-		if i == warm {
+		for range block {
+			edge.ask(t)
+		}
+
+		if done < warm {
 			direct.took, edge.took = direct.took[:0], edge.took[:0]
 		}
 	}
