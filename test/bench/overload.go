@@ -48,7 +48,6 @@ func (b *bench) overload() error {
 		strconv.FormatInt(w.late, 10), strconv.FormatInt(w.refused, 10), micros(float64(w.usual) / 1e3), micros(float64(w.slowest) / 1e3), w.hint,
 	}})
 	b.report.text("An open loop (Poisson) of requests of one row with `X-Sluice-Timeout-Ms: %d`. The capacity is that of a closed loop with full batches in the same round. "+
-		""+
 		"A refusal is the status 503: at once when the queue or the estimate says that the deadline cannot be met, and later when the queue turned out slower.", f.deadline.Milliseconds())
 
 	for text, n := range w.errors {
@@ -57,6 +56,9 @@ func (b *bench) overload() error {
 
 	return nil
 }
+
+// nothing stands for the hint when nothing was refused.
+const nothing = "nothing was refused"
 
 func (b *bench) withstand(f *flood) (*withstood, error) {
 	const batch = 64
@@ -113,19 +115,29 @@ func (b *bench) flood(f *flood, t *target, capacity float64, w *withstood) error
 	ctx, cancel := context.WithTimeout(b.ctx, plan.Warmup+plan.Duration)
 	defer cancel()
 
-	hint := make(chan string, 1)
+	// Several ask, as one alone may be answered each time that it asks.
+	const askers = 8
 
-	go func() {
-		select {
-		case <-time.After(plan.Warmup):
-		case <-ctx.Done():
-		}
+	hints := make(chan string, askers)
 
-		hint <- refusal(ctx, t)
-	}()
+	for range askers {
+		go func() {
+			select {
+			case <-time.After(plan.Warmup):
+			case <-ctx.Done():
+			}
+
+			hints <- refusal(ctx, t)
+		}()
+	}
 
 	res, err := loadtest.Run(b.ctx, plan)
-	w.hint = <-hint
+
+	for range askers {
+		if hint := <-hints; w.hint == "" || w.hint == nothing {
+			w.hint = hint
+		}
+	}
 
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.name, err)
@@ -168,7 +180,7 @@ func refusal(ctx context.Context, t *target) string {
 
 		resp, err := http.DefaultClient.Do(req)
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			return "nothing was refused"
+			return nothing
 		}
 
 		if err != nil {
