@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,97 +148,6 @@ func (p *process) live() *Exit {
 			return exit
 		}
 	}
-}
-
-// fork starts the process. ready is the read end of the ready pipe, nil for a custom engine.
-func (p *process) fork(out *output) (ready *os.File, err error) {
-	defer func() {
-		if p.relay != nil {
-			_ = p.relay.Close() // the process has its own
-		}
-	}()
-
-	// The context of the command is never ended: stop does the killing.
-	cmd, err := p.command(context.Background())
-	if err != nil {
-		return nil, err
-	}
-
-	env, refused := p.environment()
-	if len(refused) > 0 {
-		p.log.Warn("environment variables refused", slog.Any("names", refused))
-	}
-
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-
-	cmd.SysProcAttr.Setpgid = true
-	cmd.Env = env
-	cmd.Stdout, cmd.Stderr = out.stdoutW, out.stderrW
-	cmd.ExtraFiles = []*os.File{p.owner.lifeline}
-
-	if p.outlives() {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("create lifeline: %w", err)
-		}
-		defer func() { _ = r.Close() }() // the process has its own
-
-		cmd.ExtraFiles[0] = r
-		p.hold(w)
-	}
-
-	if p.relay != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, p.relay)
-	}
-
-	if p.task.Model.Engine() == spec.EngineONNX {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("create ready pipe: %w", err)
-		}
-		defer func() { _ = w.Close() }() // the process has its own
-
-		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
-		ready = r
-
-		if p.owner.cfg.Certify != nil {
-			files, err := p.certificates()
-			if err != nil {
-				_ = ready.Close()
-
-				return nil, err
-			}
-			defer closeAll(files) // the process has its own
-
-			cmd.ExtraFiles = append(cmd.ExtraFiles, files...)
-		}
-	}
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-
-	if p.requested {
-		err = errors.New("stopped before it was started")
-	} else if err = cmd.Start(); err != nil {
-		err = fmt.Errorf("start %s: %w", cmd.Path, err)
-	}
-
-	if err != nil {
-		p.untether()
-
-		if ready != nil {
-			_ = ready.Close()
-		}
-
-		return nil, err
-	}
-
-	p.cmd = cmd
-	out.started()
-
-	return ready, nil
 }
 
 // listen delivers the address of the process, or closes the channel when there is none.
